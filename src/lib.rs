@@ -1,0 +1,6 @@
+//! `fvd`: the Fast Virtual Disk, being built.
+#![no_std]
+
+pub mod buffer;
+pub mod device;
+pub mod units;
