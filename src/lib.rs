@@ -3,4 +3,5 @@
 
 pub mod buffer;
 pub mod device;
+pub mod format;
 pub mod units;

@@ -1,0 +1,122 @@
+//! Lookup-table entries: which store chunk holds a chunk of the disk (SPEC.md §5).
+
+use super::error::{Field, FormatError};
+use crate::units::{ChunkIndex, StoreChunk};
+
+/// Bytes of one entry.
+pub const ENTRY_BYTES: u64 = 4;
+
+/// Entries on one page of the table.
+pub const ENTRIES_PER_PAGE: u32 = 1024;
+
+const UNMAPPED: u32 = 0xFFFF_FFFF;
+const UNREADABLE: u32 = 0xFFFF_FFFD;
+const SPLIT: u32 = 0x8000_0000;
+const SPLIT_LIMIT: u32 = 0x7FFF_0000;
+
+/// One entry of the lookup table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TableEntry {
+    /// No store chunk: blocks that are in the base come from there, the others are zeros.
+    Unmapped,
+    /// The contents are lost and known to be lost: reads fail until a write replaces the chunk.
+    ///
+    /// Only `repair` writes it, in place of a guess: neither zeros nor base data may stand in for
+    /// what a guest once flushed.
+    Unreadable,
+    /// Split record `i`; reserved until split records exist, so no image may hold one yet.
+    Split(u32),
+    /// The store chunk that holds the chunk; below 2^31 on disk.
+    Chunk(StoreChunk),
+}
+
+impl TableEntry {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` for a value without a meaning, which includes split entries: they are legal only
+    /// under an incompatible feature bit that this reader refuses.
+    pub fn decode(raw: u32) -> Result<TableEntry, FormatError> {
+        match raw {
+            UNMAPPED => Ok(TableEntry::Unmapped),
+            UNREADABLE => Ok(TableEntry::Unreadable),
+            chunk if chunk < SPLIT => Ok(TableEntry::Chunk(StoreChunk(chunk))),
+            other => Err(FormatError::corrupt(Field::TableEntry, u64::from(other))),
+        }
+    }
+
+    /// The entry as it is stored.
+    ///
+    /// A chunk or record number that the format can not hold is a bug of the caller; it becomes
+    /// [`TableEntry::Unreadable`], which loses one chunk and can not expose another's bytes.
+    #[must_use]
+    pub const fn encode(self) -> u32 {
+        match self {
+            TableEntry::Unmapped => UNMAPPED,
+            TableEntry::Unreadable => UNREADABLE,
+            TableEntry::Split(index) if index < SPLIT_LIMIT => SPLIT | index,
+            TableEntry::Chunk(StoreChunk(chunk)) if chunk < SPLIT => chunk,
+            TableEntry::Split(_) | TableEntry::Chunk(_) => {
+                debug_assert!(false, "a chunk number beyond the format");
+                UNREADABLE
+            }
+        }
+    }
+}
+
+/// Reads the entry of `chunk` from the bytes of a whole table, or `None` past their end.
+#[must_use]
+pub fn read_entry(table: &[u8], chunk: ChunkIndex) -> Option<Result<TableEntry, FormatError>> {
+    let start = usize::try_from(u64::from(chunk.0).checked_mul(ENTRY_BYTES)?).ok()?;
+    let bytes = table.get(start..)?.first_chunk()?;
+    Some(TableEntry::decode(u32::from_le_bytes(*bytes)))
+}
+
+/// Writes the entry of `chunk` into the bytes of a whole table; `false` past their end.
+#[must_use]
+pub fn write_entry(table: &mut [u8], chunk: ChunkIndex, entry: TableEntry) -> bool {
+    let start = u64::from(chunk.0)
+        .checked_mul(ENTRY_BYTES)
+        .and_then(|n| usize::try_from(n).ok());
+    let bytes = start
+        .and_then(|start| table.get_mut(start..))
+        .and_then(<[u8]>::first_chunk_mut);
+    match bytes {
+        Some(bytes) => {
+            *bytes = entry.encode().to_le_bytes();
+            true
+        }
+        None => false,
+    }
+}
+
+/// Checks one page of the table: every entry below `store_chunks`, the tail unmapped.
+///
+/// `page` is page `page_index` of the table, `chunk_count` the number of chunks of the disk.
+///
+/// # Errors
+///
+/// `Corrupt` with the first entry that breaks a rule of SPEC.md §5.
+pub fn check_page(
+    page: &[u8],
+    page_index: u32,
+    chunk_count: u32,
+    store_chunks: u32,
+) -> Result<(), FormatError> {
+    let first = u64::from(page_index).saturating_mul(u64::from(ENTRIES_PER_PAGE));
+    let (entries, _) = page.as_chunks::<4>();
+    for (chunk, bytes) in (first..).zip(entries) {
+        let raw = u32::from_le_bytes(*bytes);
+        if chunk >= u64::from(chunk_count) {
+            if raw != UNMAPPED {
+                return Err(FormatError::corrupt(Field::TableTail, u64::from(raw)));
+            }
+        } else if let TableEntry::Chunk(StoreChunk(target)) = TableEntry::decode(raw)?
+            && target >= store_chunks
+        {
+            return Err(FormatError::corrupt(Field::TableEntry, u64::from(raw)));
+        }
+    }
+    Ok(())
+}
