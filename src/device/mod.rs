@@ -25,10 +25,24 @@
 //!
 //! An adapter advertises a feature only if every layer below has it.
 
+mod counting;
+mod fault;
+mod null;
+mod ram;
+#[cfg(test)]
+pub(crate) mod testing;
+mod trace;
+
 use core::task::Waker;
 
 use crate::buffer::Op;
 use crate::units::Instant;
+
+pub use counting::{Counting, Counts};
+pub use fault::{Delivery, FailNth, Fault, FaultPlan, Verdict};
+pub use null::Null;
+pub use ram::Ram;
+pub use trace::{Trace, TraceEvent, TraceSink};
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
