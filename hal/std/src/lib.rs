@@ -1,1 +1,18 @@
-//! Being built.
+//! Host side of `fvd`: files and block devices as stores, a clock, and a way to sleep.
+//!
+//! | module | its one job |
+//! | --- | --- |
+//! | [`file`] | a file or block device as a `BlockDevice` with many operations in flight |
+//! | [`arena`] | heap memory that a disk can borrow and give back |
+//! | [`drive`] | run poll-driven things to their end, asleep while there is nothing to do |
+//!
+//! The core crate reads no clock, starts no thread and opens no file; all of that is here.
+//! Unsafe code is allowed in [`file`], for system calls on lent memory, and in [`arena`], to free
+//! what was leaked.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("fvd-std needs Linux: it uses fallocate, SEEK_HOLE and preadv/pwritev");
+
+pub mod arena;
+pub mod drive;
+pub mod file;

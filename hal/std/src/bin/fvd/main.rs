@@ -1,0 +1,2 @@
+//! The `fvd` command.
+fn main() {}

@@ -1,0 +1,262 @@
+//! Runs poll-driven things to their end on a host thread.
+//!
+//! The core never waits and never reads a clock. A [`Driver`] supplies both: a real clock, and sleep
+//! until a device wakes it or the time it was given comes.
+//!
+//! Invariants:
+//! 1. A wake-up is never lost: it sets a flag under a lock, and [`Driver::wait`] looks at that flag
+//!    under the same lock before it sleeps. One that arrives between a poll and the sleep therefore
+//!    ends the sleep at once.
+//! 2. A device that can not wake is polled at least every [`POLL_INTERVAL_MICROS`], so that a wrong
+//!    answer of `poll_at` costs time, not progress.
+
+use core::task::Waker;
+use core::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::Wake;
+use std::time;
+
+use fvd::buffer::Op;
+use fvd::device::{BlockDevice, When};
+use fvd::units::Instant;
+
+/// Longest sleep while a device that can not wake is attached, microseconds.
+pub const POLL_INTERVAL_MICROS: u64 = 1_000;
+
+/// A monotonic clock, in the unit of the core.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: time::Instant,
+}
+
+impl Clock {
+    /// A clock that starts at 0 now.
+    #[must_use]
+    pub fn start() -> Clock {
+        Clock {
+            origin: time::Instant::now(),
+        }
+    }
+
+    /// Microseconds since the start.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        let micros = self.origin.elapsed().as_micros();
+        Instant::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+}
+
+/// What one step of a poll-driven thing came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    /// It is finished.
+    Done(T),
+    /// It wants to be called again then.
+    Wait(When),
+}
+
+/// Sleeps until it is woken.
+#[derive(Debug, Default)]
+struct Parker {
+    woken: Mutex<bool>,
+    change: Condvar,
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Parker>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Parker>) {
+        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.change.notify_one();
+    }
+}
+
+impl Parker {
+    /// Sleeps until a wake-up, at most for `limit`, and takes the wake-up.
+    fn park(&self, limit: Option<Duration>) {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        match limit {
+            None => {
+                while !*woken {
+                    let guard = self.change.wait(woken);
+                    woken = guard.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+            Some(limit) => {
+                let guard = self
+                    .change
+                    .wait_timeout_while(woken, limit, |woken| !*woken);
+                woken = guard.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        *woken = false;
+    }
+}
+
+/// Drives things from one thread.
+#[derive(Debug)]
+pub struct Driver {
+    clock: Clock,
+    parker: Arc<Parker>,
+    waker: Waker,
+    /// Whether everything attached so far can wake this driver.
+    all_wake: bool,
+}
+
+impl Default for Driver {
+    fn default() -> Driver {
+        Driver::new()
+    }
+}
+
+impl Driver {
+    /// A driver whose clock starts now.
+    #[must_use]
+    pub fn new() -> Driver {
+        let parker = Arc::new(Parker::default());
+        Driver {
+            clock: Clock::start(),
+            waker: Waker::from(Arc::clone(&parker)),
+            parker,
+            all_wake: true,
+        }
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// What wakes this driver, from any thread.
+    #[must_use]
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Has `device` wake this driver. Do this before the first poll, or a wake-up may be lost.
+    pub fn attach(&mut self, device: &mut dyn BlockDevice) {
+        self.all_wake &= device.set_waker(&self.waker);
+    }
+
+    /// Sleeps until a wake-up or the moment given, whichever comes first.
+    pub fn wait(&self, when: When) {
+        let limit = match when {
+            When::Now => return,
+            When::At(moment) => {
+                let micros = moment.micros.saturating_sub(self.now().micros);
+                if micros == 0 {
+                    return;
+                }
+                Some(micros)
+            }
+            When::Event => None,
+        };
+        let limit = if self.all_wake {
+            limit
+        } else {
+            Some(limit.unwrap_or(u64::MAX).min(POLL_INTERVAL_MICROS))
+        };
+        self.parker.park(limit.map(Duration::from_micros));
+    }
+
+    /// Calls `step` until it is done, and sleeps in between as it asks.
+    ///
+    /// ```
+    /// use fvd::device::When;
+    /// use fvd_std::drive::{Driver, Step};
+    ///
+    /// let mut steps = 0;
+    /// let answer = Driver::new().run(|now| {
+    ///     steps += 1;
+    ///     if steps == 3 { Step::Done("done") } else { Step::Wait(When::At(now.after_micros(50))) }
+    /// });
+    /// assert_eq!((answer, steps), ("done", 3));
+    /// ```
+    pub fn run<T>(&self, mut step: impl FnMut(Instant) -> Step<T>) -> T {
+        loop {
+            match step(self.now()) {
+                Step::Done(value) => return value,
+                Step::Wait(when) => self.wait(when),
+            }
+        }
+    }
+
+    /// Runs one operation on a device that has no other in flight, and returns it with its outcome.
+    /// A refusal is an outcome too.
+    pub fn run_op<D: BlockDevice + ?Sized>(&self, device: &mut D, op: Op) -> Op {
+        match device.submit(op) {
+            Err(op) => op,
+            Ok(()) => {
+                device.notify();
+                self.run(|now| match device.poll(now) {
+                    Some(op) => Step::Done(op),
+                    None => Step::Wait(device.poll_at()),
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn the_clock_runs_in_microseconds() {
+        let clock = Clock::start();
+        let before = clock.now();
+        thread::sleep(Duration::from_millis(5));
+        let passed = clock.now().micros - before.micros;
+        assert!(passed >= 5_000, "{passed} us");
+    }
+
+    #[test]
+    fn a_moment_in_the_future_is_slept_until() {
+        let driver = Driver::new();
+        let until = driver.now().after_micros(3_000);
+        driver.wait(When::At(until));
+        assert!(driver.now() >= until);
+    }
+
+    #[test]
+    fn a_moment_in_the_past_is_not_slept_for() {
+        let driver = Driver::new();
+        driver.wait(When::At(Instant::ZERO));
+        driver.wait(When::Now);
+        assert!(driver.now().micros < 5_000_000);
+    }
+
+    #[test]
+    fn a_wake_up_before_the_sleep_is_not_lost() {
+        let driver = Driver::new();
+        driver.waker().wake_by_ref();
+        driver.wait(When::Event);
+    }
+
+    #[test]
+    fn a_wake_up_ends_a_sleep_without_end() {
+        let driver = Driver::new();
+        let waker = driver.waker().clone();
+        let other = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(5));
+            waker.wake();
+        });
+        driver.wait(When::Event);
+        other.join().expect("thread");
+    }
+
+    #[test]
+    fn one_wake_up_ends_one_sleep() {
+        let driver = Driver::new();
+        driver.waker().wake_by_ref();
+        driver.wait(When::Event);
+        let until = driver.now().after_micros(2_000);
+        driver.wait(When::At(until));
+        assert!(driver.now() >= until, "the same wake-up ended two sleeps");
+    }
+}

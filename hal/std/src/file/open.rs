@@ -1,0 +1,275 @@
+//! Opening a file as a device: what is accepted, the lock, and what the device says of itself.
+
+use core::fmt;
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use fvd::buffer::SEGMENTS_MAX;
+use fvd::device::{DiscardLimits, Geometry, Growth, WriteZeroesLimits};
+use fvd::units::SECTOR_BYTES;
+
+use super::execute::{self, Target};
+use super::sys;
+
+/// Page of the page cache, and block of all but very old media and file systems, bytes.
+const PAGE_BYTES: u32 = 4096;
+
+/// Longest transfer, bytes. Linux moves at most 2 GiB less a page in one call.
+const TRANSFER_MAX_BYTES: u32 = 1 << 30;
+
+/// Longest zeroed or discarded range, bytes.
+const RANGE_MAX_BYTES: u64 = 1 << 40;
+
+/// Largest file to ask for, bytes: the largest page-aligned offset.
+const FILE_MAX_BYTES: u64 = (i64::MAX as u64) & !(PAGE_BYTES as u64 - 1);
+
+/// How to open a file or block device.
+#[derive(Clone, Debug)]
+pub struct FileOptions {
+    /// Refuse everything that changes the file. Takes a shared lock instead of an exclusive one.
+    pub read_only: bool,
+    /// Lets a regular file grow, in steps of this many bytes. Ignored for a block device.
+    pub grow_unit_bytes: Option<u64>,
+    /// Threads that carry out operations, at least 1. As many operations run at once.
+    pub threads: usize,
+    /// Overrides [`Geometry::atomic_write_bytes`]: a power of two, at least 512. Without it, what a
+    /// block device names as its physical block, and 4096 for a regular file.
+    pub atomic_write_bytes: Option<u32>,
+}
+
+impl Default for FileOptions {
+    /// Read and write, no growth, 8 threads.
+    fn default() -> FileOptions {
+        FileOptions {
+            read_only: false,
+            grow_unit_bytes: None,
+            threads: 8,
+            atomic_write_bytes: None,
+        }
+    }
+}
+
+impl FileOptions {
+    /// The defaults, but read-only.
+    #[must_use]
+    pub fn read_only() -> FileOptions {
+        FileOptions {
+            read_only: true,
+            ..FileOptions::default()
+        }
+    }
+}
+
+/// Why a file can not be used as a device.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Somebody else has it open: for writing, or at all if it was to be opened for writing.
+    Locked,
+    /// It is a directory, a pipe, a terminal or something else that holds no blocks.
+    NotAStore,
+    /// An option has a value that makes no sense.
+    BadOption(&'static str),
+    /// The system refused.
+    Io(io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Locked => f.write_str("locked: it is open elsewhere"),
+            OpenError::NotAStore => f.write_str("neither a regular file nor a block device"),
+            OpenError::BadOption(what) => f.write_str(what),
+            OpenError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            OpenError::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> OpenError {
+        OpenError::Io(error)
+    }
+}
+
+/// What tells one file from another, whatever names lead to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileId {
+    /// File system and file number.
+    Regular(u64, u64),
+    /// Device number.
+    Block(u64),
+}
+
+/// Opens `path` itself. Does not wait for the other end of a pipe.
+pub(super) fn open_path(path: &Path, read_only: bool) -> Result<File, OpenError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!read_only)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    file.map_err(|error| match error.raw_os_error() {
+        // What a directory, a socket and a pipe without a reader answer.
+        Some(libc::EISDIR | libc::ENXIO) => OpenError::NotAStore,
+        _ => OpenError::Io(error),
+    })
+}
+
+/// Locks a file, finds out what it is, and describes it.
+pub(super) fn prepare(
+    mut file: File,
+    options: &FileOptions,
+) -> Result<(Target, Geometry, FileId), OpenError> {
+    check_options(options)?;
+    let metadata = file.metadata()?;
+    let id = identify(&metadata)?;
+    lock(&file, options.read_only)?;
+    let (len, geometry) = match id {
+        FileId::Regular(..) => {
+            // Asked again: a writer that held the lock until now may have changed it.
+            let len = file.metadata()?.len();
+            (len, regular_geometry(len, options))
+        }
+        FileId::Block(_) => {
+            let len = file.seek(SeekFrom::End(0))?;
+            let (logical, physical) = sys::block_sizes(&file)?;
+            (len, block_geometry(len, logical, physical, options)?)
+        }
+    };
+    let target = Target::new(file, options.read_only, len, geometry.capacity_bytes);
+    let geometry = Geometry {
+        discard: discard_limits(&target, id, &geometry),
+        ..geometry
+    };
+    Ok((target, geometry, id))
+}
+
+fn check_options(options: &FileOptions) -> Result<(), OpenError> {
+    if options.threads == 0 {
+        return Err(OpenError::BadOption(
+            "a file device needs at least one thread",
+        ));
+    }
+    if options.grow_unit_bytes == Some(0) {
+        return Err(OpenError::BadOption("a growth unit of 0 bytes"));
+    }
+    match options.atomic_write_bytes {
+        Some(bytes) if !bytes.is_power_of_two() || u64::from(bytes) < SECTOR_BYTES => {
+            let what = "the atomic write unit is not a power of two of at least 512 bytes";
+            Err(OpenError::BadOption(what))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn identify(metadata: &Metadata) -> Result<FileId, OpenError> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        Ok(FileId::Regular(metadata.dev(), metadata.ino()))
+    } else if kind.is_block_device() {
+        Ok(FileId::Block(metadata.rdev()))
+    } else {
+        Err(OpenError::NotAStore)
+    }
+}
+
+fn lock(file: &File, read_only: bool) -> Result<(), OpenError> {
+    let locked = if read_only {
+        file.try_lock_shared()
+    } else {
+        file.try_lock()
+    };
+    locked.map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::Locked,
+        TryLockError::Error(error) => OpenError::Io(error),
+    })
+}
+
+/// What all files have in common.
+fn common_geometry(capacity_bytes: u64, options: &FileOptions) -> Geometry {
+    Geometry {
+        capacity_bytes,
+        logical_block_bytes: SECTOR_BYTES as u32,
+        physical_block_bytes: PAGE_BYTES,
+        atomic_write_bytes: options.atomic_write_bytes.unwrap_or(PAGE_BYTES),
+        memory_align_bytes: 1,
+        transfer_max_bytes: TRANSFER_MAX_BYTES,
+        segments_max: SEGMENTS_MAX as u16,
+        segment_max_bytes: TRANSFER_MAX_BYTES,
+        queue_depth: u16::try_from(options.threads.saturating_mul(4)).unwrap_or(u16::MAX),
+        read_only: options.read_only,
+        volatile_cache: true,
+        fua: false,
+        discard: None,
+        write_zeroes: (!options.read_only).then_some(WriteZeroesLimits {
+            max_bytes: RANGE_MAX_BYTES,
+            may_unmap: true,
+        }),
+        growth: None,
+    }
+}
+
+fn regular_geometry(len: u64, options: &FileOptions) -> Geometry {
+    let growth = match options.grow_unit_bytes {
+        Some(unit_bytes) if !options.read_only => Some(Growth {
+            unit_bytes,
+            max_bytes: FILE_MAX_BYTES,
+            zeroed: true,
+        }),
+        _ => None,
+    };
+    Geometry {
+        growth,
+        ..common_geometry(execute::whole_sectors(len), options)
+    }
+}
+
+fn block_geometry(
+    len: u64,
+    logical: u32,
+    physical: u32,
+    options: &FileOptions,
+) -> Result<Geometry, OpenError> {
+    let sane = |bytes: u32| bytes.is_power_of_two() && u64::from(bytes) >= SECTOR_BYTES;
+    if !sane(logical) || !sane(physical) {
+        let what = "the block device names impossible block sizes";
+        return Err(OpenError::Io(io::Error::new(
+            io::ErrorKind::InvalidData,
+            what,
+        )));
+    }
+    let physical = physical.max(logical);
+    Ok(Geometry {
+        logical_block_bytes: logical,
+        physical_block_bytes: physical,
+        atomic_write_bytes: options.atomic_write_bytes.unwrap_or(physical),
+        ..common_geometry(len - len % u64::from(logical), options)
+    })
+}
+
+/// Discard is offered where holes can be punched. A block device is not asked: there is no harmless
+/// question.
+fn discard_limits(target: &Target, id: FileId, geometry: &Geometry) -> Option<DiscardLimits> {
+    let regular = matches!(id, FileId::Regular(..));
+    let beyond = geometry
+        .capacity_bytes
+        .next_multiple_of(u64::from(PAGE_BYTES));
+    if geometry.read_only || !regular || !target.can_punch(beyond) {
+        return None;
+    }
+    Some(DiscardLimits {
+        granularity_bytes: PAGE_BYTES,
+        max_bytes: RANGE_MAX_BYTES,
+        zeroes_after: true,
+    })
+}

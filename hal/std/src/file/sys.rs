@@ -1,0 +1,153 @@
+//! System calls that the standard library does not offer, each behind a safe function.
+//!
+//! Memory of an operation is named to the kernel by raw pointers only: it may be shared with a
+//! guest's processors, and no Rust reference may exist to such memory.
+
+use core::ops::Range;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use fvd::buffer::{Op, SEGMENTS_MAX};
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// File to leases.
+    Read,
+    /// Leases to file.
+    Write,
+}
+
+/// Moves bytes between the file and the leases of `op`, both from `done` bytes into the operation.
+///
+/// Returns the bytes moved, often fewer than asked for: 0 from a read is the end of the file.
+pub(super) fn transfer_some(
+    file: &File,
+    op: &mut Op,
+    direction: Direction,
+    done: u64,
+) -> io::Result<u64> {
+    let mut vectors = [const { EMPTY_VECTOR }; SEGMENTS_MAX];
+    let count = fill_vectors(op, done, &mut vectors);
+    let offset = signed(op.offset().saturating_add(done))?;
+    let (fd, count) = (file.as_raw_fd(), count as libc::c_int);
+    let moved = match direction {
+        // SAFETY:
+        // 1. `vectors[..count]` are initialised and outlive the call;
+        // 2. each names memory of a lease in `op`, valid for reads and writes of its length for as
+        //    long as `op` is owned, which `&mut op` proves for the whole call;
+        // 3. the call is over when it returns: the kernel keeps no pointer to the memory.
+        Direction::Read => unsafe { libc::preadv64(fd, vectors.as_ptr(), count, offset) },
+        // SAFETY: as above.
+        Direction::Write => unsafe { libc::pwritev64(fd, vectors.as_ptr(), count, offset) },
+    };
+    u64::try_from(moved).map_err(|_| io::Error::last_os_error())
+}
+
+const EMPTY_VECTOR: libc::iovec = libc::iovec {
+    iov_base: core::ptr::null_mut(),
+    iov_len: 0,
+};
+
+/// Names the memory of `op` after its first `skip` bytes. Returns the number of vectors.
+fn fill_vectors(op: &mut Op, skip: u64, vectors: &mut [libc::iovec; SEGMENTS_MAX]) -> usize {
+    let (mut skip, mut count) = (skip, 0);
+    for index in 0..op.segment_count() {
+        // SAFETY: the pointer is used only by the system call of our caller, who owns `op` until that
+        // call has returned.
+        let Some((start, len)) = (unsafe { op.segment_raw(index) }) else {
+            break;
+        };
+        if skip >= len as u64 {
+            skip -= len as u64;
+            continue;
+        }
+        // `skip` < `len`, so it fits a usize, and the result lies inside the lease.
+        let inside = skip as usize;
+        if let Some(vector) = vectors.get_mut(count) {
+            vector.iov_base = start.as_ptr().wrapping_add(inside).cast();
+            vector.iov_len = len - inside;
+            count += 1;
+        }
+        skip = 0;
+    }
+    count
+}
+
+/// How a range is made to read zeros without writing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ZeroMode {
+    /// Gives the space back.
+    PunchHole,
+    /// Keeps the space.
+    ZeroRange,
+}
+
+/// Makes `offset..offset + len` read zeros. Never changes the length of the file.
+pub(super) fn zero_range(file: &File, mode: ZeroMode, offset: u64, len: u64) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_KEEP_SIZE
+        | match mode {
+            ZeroMode::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
+            ZeroMode::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
+        };
+    let (offset, len) = (signed(offset)?, signed(len)?);
+    // SAFETY: takes no pointers; the descriptor is open for as long as `file` is borrowed.
+    let result = unsafe { libc::fallocate64(file.as_raw_fd(), mode, offset, len) };
+    check(result)
+}
+
+/// The first range of the file at or after `from` that may hold something else than zeros. `None` if
+/// only zeros follow. `end` is the length of the file.
+pub(super) fn next_data(file: &File, from: u64, end: u64) -> io::Result<Option<Range<u64>>> {
+    if from >= end {
+        return Ok(None);
+    }
+    match seek(file, from, libc::SEEK_DATA) {
+        Ok(start) => {
+            let stop = seek(file, start, libc::SEEK_HOLE)?;
+            Ok((start < end).then(|| start..stop.min(end)))
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENXIO) => Ok(None),
+            // Block devices and some file systems know no holes: all of it may be data.
+            Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS) => Ok(Some(from..end)),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Asks where data or a hole starts. Moves the file position, which nothing here uses.
+fn seek(file: &File, from: u64, whence: libc::c_int) -> io::Result<u64> {
+    let from = signed(from)?;
+    // SAFETY: takes no pointers; the descriptor is open for as long as `file` is borrowed.
+    let found = unsafe { libc::lseek64(file.as_raw_fd(), from, whence) };
+    u64::try_from(found).map_err(|_| io::Error::last_os_error())
+}
+
+/// Logical and physical block size of a block device, bytes.
+pub(super) fn block_sizes(file: &File) -> io::Result<(u32, u32)> {
+    let (mut logical, mut physical) = (0 as libc::c_int, 0 as libc::c_uint);
+    // SAFETY: BLKSSZGET writes one int to the pointer, which is valid for the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKSSZGET, &raw mut logical) })?;
+    // SAFETY: BLKPBSZGET writes one unsigned int to the pointer, which is valid for the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKPBSZGET, &raw mut physical) })?;
+    let logical = u32::try_from(logical).map_err(|_| invalid("negative block size"))?;
+    Ok((logical, physical))
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn signed(value: u64) -> io::Result<libc::off64_t> {
+    libc::off64_t::try_from(value).map_err(|_| invalid("offset above 2^63"))
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}

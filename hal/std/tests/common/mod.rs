@@ -1,0 +1,150 @@
+//! What the tests of devices share: operations, buffers and repeatable noise.
+#![allow(dead_code, unreachable_pub)] // each test file is a crate of its own and uses a part of this
+
+use fvd::buffer::{Arena, Head, Loan, Op, OpPool};
+use fvd::device::{BlockDevice, OpFlags, OpKind, Status};
+use fvd_std::arena::leak_arena;
+use fvd_std::drive::Driver;
+
+/// Operations to submit, and a driver to wait with.
+pub struct Bench {
+    pub pool: OpPool,
+    pub driver: Driver,
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        let memory = leak_arena(64 << 10).expect("memory");
+        let mut arena = Arena::new(memory).expect("aligned");
+        Bench {
+            pool: OpPool::carve(&mut arena, 64).expect("room"),
+            driver: Driver::new(),
+        }
+    }
+
+    pub fn op(&mut self, kind: OpKind, offset: u64, len: u64) -> Op {
+        self.pool.take(head(kind, offset, len)).expect("a free op")
+    }
+
+    /// Runs an operation without data to its end.
+    pub fn run(&mut self, device: &mut dyn BlockDevice, kind: OpKind, at: u64, len: u64) -> Status {
+        let op = self.op(kind, at, len);
+        self.finish(device, op)
+    }
+
+    pub fn finish(&mut self, device: &mut dyn BlockDevice, op: Op) -> Status {
+        self.driver.attach(device);
+        let op = self.driver.run_op(device, op);
+        let status = op.status();
+        self.pool.put(op).expect("an op of this pool");
+        status
+    }
+
+    pub fn write(&mut self, device: &mut dyn BlockDevice, at: u64, data: &[u8]) -> Status {
+        let (op, loan) = self.with_data(OpKind::Write, at, data.to_vec());
+        self.transfer(device, op, loan).0
+    }
+
+    pub fn read(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        at: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, Status> {
+        // Filled with noise, so that bytes which were never read do not look like zeros.
+        let (op, loan) = self.with_data(OpKind::Read, at, vec![0xEE; len]);
+        match self.transfer(device, op, loan) {
+            (Status::Done, data) => Ok(data),
+            (status, _) => Err(status),
+        }
+    }
+
+    /// An operation that carries `data`.
+    pub fn with_data(&mut self, kind: OpKind, at: u64, data: Vec<u8>) -> (Op, Loan<Box<[u8]>>) {
+        let mut op = self.op(kind, at, data.len() as u64);
+        let (loan, lease) = lend(data);
+        op.push(lease).ok().expect("a free segment");
+        (op, loan)
+    }
+
+    fn transfer(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        op: Op,
+        loan: Loan<Box<[u8]>>,
+    ) -> (Status, Vec<u8>) {
+        self.driver.attach(device);
+        let mut op = self.driver.run_op(device, op);
+        let status = op.status();
+        let lease = op.pop().expect("the lease came home");
+        self.pool.put(op).expect("an op of this pool");
+        let data = loan.redeem(lease).ok().expect("the whole loan");
+        (status, data.into_vec())
+    }
+}
+
+pub fn lend(data: Vec<u8>) -> (Loan<Box<[u8]>>, fvd::buffer::Lease) {
+    Loan::new(data.into_boxed_slice()).expect("not empty")
+}
+
+pub fn head(kind: OpKind, offset: u64, len: u64) -> Head {
+    Head {
+        kind,
+        flags: OpFlags::NONE,
+        status: Status::Pending,
+        offset,
+        len,
+        tag: 0,
+    }
+}
+
+/// Repeatable noise (xorshift64*).
+pub struct Noise(u64);
+
+impl Noise {
+    pub fn new(seed: u64) -> Noise {
+        Noise(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| (self.next() >> 32) as u8).collect()
+    }
+}
+
+/// Whether a tool that a test needs is there.
+#[derive(PartialEq, Eq)]
+pub enum Outside {
+    Present,
+    Missing,
+}
+
+/// Looks for a tool. One that is missing is said, and fails the test where `CI` is `true`.
+pub fn outside(tool: &str) -> Outside {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps the tools for file systems out of the path of ordinary users.
+    let more = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    if std::env::split_paths(&path)
+        .chain(more)
+        .any(|folder| folder.join(tool).is_file())
+    {
+        return Outside::Present;
+    }
+    println!("SKIP: {tool} is not installed");
+    assert_ne!(
+        std::env::var("CI").as_deref(),
+        Ok("true"),
+        "{tool} is not installed"
+    );
+    Outside::Missing
+}
