@@ -1,4 +1,4 @@
-//! Bits of the base bitmap: which blocks of the base have moved into FVD (SPEC.md §6).
+//! Bits of the base bitmap: which blocks of the base have moved into FVD (SPEC.md §5).
 //!
 //! Bit `n` is bit `n % 8` of byte `n / 8`, least significant first. 0 = the block is still in the
 //! base, 1 = it is in FVD. The engine handles bits by chunk: up to 16 at a time, as one `u16` whose

@@ -3,9 +3,9 @@
 use zerocopy::little_endian::U64;
 
 use super::error::{Field, FormatError};
-use super::header::Region;
 use super::name::{FormatName, Name, Text};
 use super::raw::RawCore;
+use super::regions::Region;
 
 /// When and how blocks are copied out of the base. Hints, taken as they are found: whoever uses
 /// one brings it into a range it can stand (SPEC.md §3.5).

@@ -14,45 +14,10 @@ use super::error::{Field, FormatError};
 use super::feature::Features;
 use super::page::{ChecksumArray, PageCounts};
 use super::raw::{EXT_LEN, EXT_LEN_MAX, RawExtension, RawSlot};
-use super::regions::{self, Regions};
-use super::{HEADER_BYTES, ImageId, JOURNAL_BYTES_MAX, JOURNAL_UNITS_MIN, PAGE_BYTES_U64};
+use super::regions::{self, Region, Regions};
+use super::{HEADER_BYTES, ImageId, JOURNAL_BYTES_MAX, JOURNAL_UNITS_MIN};
 use super::{SLOT_BYTES, rules, slots};
 use crate::units::{CHUNK_COUNT_MAX, Shape};
-
-/// A run of bytes on the metadata device; `bytes == 0` means that it does not exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct Region {
-    /// First byte, from the start of the device.
-    pub offset: u64,
-    /// Length in bytes.
-    pub bytes: u64,
-}
-
-impl Region {
-    /// A region that does not exist.
-    pub const NONE: Region = Region {
-        offset: 0,
-        bytes: 0,
-    };
-
-    /// Whether there is a region.
-    #[must_use]
-    pub const fn exists(&self) -> bool {
-        self.bytes != 0
-    }
-
-    /// One past the last byte, or `None` if that is 2^64 or more.
-    #[must_use]
-    pub const fn end(&self) -> Option<u64> {
-        self.offset.checked_add(self.bytes)
-    }
-
-    /// Whole pages in the region.
-    #[must_use]
-    pub fn pages(&self) -> u32 {
-        u32::try_from(self.bytes.div_ceil(PAGE_BYTES_U64)).unwrap_or(u32::MAX)
-    }
-}
 
 /// Bounds that the caller sets, apart from what the format says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -205,6 +170,10 @@ impl Header {
     /// header that nobody could read again is not written. `Unsupported` if the image has a
     /// read-only compatible feature that this crate does not know. The slot is then left alone.
     pub fn encode(&self, slot: &mut [u8; SLOT_BYTES]) -> Result<(), FormatError> {
+        let unknown = self.features.unknown_incompatible();
+        if unknown != 0 {
+            return Err(FormatError::unsupported(Field::Incompatible, unknown));
+        }
         let unknown = self.features.unknown_ro_compatible();
         if unknown != 0 {
             return Err(FormatError::unsupported(Field::RoCompatible, unknown));
@@ -332,9 +301,7 @@ impl Header {
     /// entries and the zero floor stay at or below it. Never more than 2^31.
     #[must_use]
     pub fn chunks_in(&self, store_bytes: u64) -> u32 {
-        let bytes = store_bytes.saturating_sub(self.core.data_offset);
-        let chunks = bytes.checked_div(self.core.chunk_bytes).unwrap_or(0);
-        u32::try_from(chunks.min(CHUNK_COUNT_MAX)).unwrap_or(0)
+        chunks_in(store_bytes, self.core.data_offset, self.core.chunk_bytes)
     }
 
     /// Metadata by kind.
@@ -372,6 +339,12 @@ const EMPTY_SHAPE: Shape = match Shape::new(0, 512, 512) {
     Some(shape) => shape,
     None => unreachable!(),
 };
+
+pub(super) fn chunks_in(store_bytes: u64, data_offset: u64, chunk_bytes: u64) -> u32 {
+    let bytes = store_bytes.saturating_sub(data_offset);
+    let chunks = bytes.checked_div(chunk_bytes).unwrap_or(0);
+    u32::try_from(chunks.min(CHUNK_COUNT_MAX)).unwrap_or(0)
+}
 
 fn read_features(raw: &RawExtension) -> Features {
     Features {

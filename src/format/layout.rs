@@ -13,10 +13,11 @@ use core::fmt;
 use super::common::{CopySettings, Core};
 use super::error::FormatError;
 use super::feature::Features;
-use super::header::{Header, Limits, Region};
+use super::header::{Header, Limits};
 use super::name::{FormatName, Name};
 use super::page::ChecksumArray;
-use super::{HEADER_BYTES, ImageId, JOURNAL_BYTES_MAX, JOURNAL_UNITS_MIN, PAGE_BYTES_U64, rules};
+use super::regions::Region;
+use super::{HEADER_BYTES, ImageId, PAGE_BYTES_U64, rules};
 
 /// Smallest journal that `create` chooses by itself, bytes.
 pub const JOURNAL_DEFAULT_MIN: u64 = 64 << 10;
@@ -102,6 +103,8 @@ pub struct CreateParams {
     pub need_zero_init: bool,
     /// What makes the image different from every other; from a source of randomness.
     pub image_id: ImageId,
+    /// Bounds on the journal; [`Limits::FORMAT`] but for tests.
+    pub limits: Limits,
 }
 
 impl CreateParams {
@@ -125,6 +128,7 @@ impl CreateParams {
             copy: CopySettings::DEFAULT,
             need_zero_init: false,
             image_id,
+            limits: Limits::FORMAT,
         }
     }
 }
@@ -198,7 +202,7 @@ pub fn plan_layout(params: &CreateParams) -> Result<Header, LayoutError> {
     }
     header.core.journal = place(&mut end, journal_bytes(params, &header)?);
     place_data(params, &mut header, end)?;
-    rules::check(&header, &Limits::FORMAT)?;
+    rules::check(&header, &params.limits)?;
     Ok(header)
 }
 
@@ -282,7 +286,9 @@ fn journal_bytes(params: &CreateParams, header: &Header) -> Result<u64, LayoutEr
             .clamp(JOURNAL_DEFAULT_MIN, JOURNAL_DEFAULT_MAX),
         JournalChoice::Bytes(bytes) => align_up(bytes, unit),
     };
-    if bytes < JOURNAL_UNITS_MIN.saturating_mul(unit) || bytes > JOURNAL_BYTES_MAX {
+    let limits = &params.limits;
+    let bytes_min = limits.journal_units_min.max(2).saturating_mul(unit);
+    if bytes < bytes_min || bytes > limits.journal_bytes_max {
         return Err(LayoutError::JournalSize(bytes));
     }
     Ok(bytes)

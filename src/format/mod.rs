@@ -53,10 +53,10 @@ mod tests;
 pub use common::{CopySettings, Core};
 pub use error::{Field, FormatError, FormatErrorKind};
 pub use feature::{Feature, FeatureClass, Features, FeaturesIter};
-pub use header::{Header, Limits, MetadataBytes, Region};
+pub use header::{Header, Limits, MetadataBytes};
 pub use layout::{BaseParams, CreateParams, JournalChoice, LayoutError, StoreChoice, plan_layout};
 pub use name::{FormatName, Name, Text};
-pub use regions::{DataArea, Regions};
+pub use regions::{DataArea, Region, Regions};
 pub use slots::{ChosenSlot, Dialect, SlotIndex, choose_slot};
 pub use spec2011::Header2011;
 
@@ -89,7 +89,7 @@ pub const SEQ_MAX: u64 = (1 << 63) - 1;
 /// The 16 bytes that make one image different from every other.
 ///
 /// Each checksum behind the header begins with them, so that metadata copied from another image
-/// never counts (SPEC.md §3.4). The caller chooses them at random when it creates an image: this
+/// never counts (SPEC.md §1.3). The caller chooses them at random when it creates an image: this
 /// crate has no source of randomness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct ImageId(pub [u8; 16]);

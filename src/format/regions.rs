@@ -8,8 +8,43 @@
 use super::HEADER_BYTES;
 use super::PAGE_BYTES_U64;
 use super::error::{Field, FormatError};
-use super::header::{Header, Region};
+use super::header::Header;
 use super::page::ChecksumArray;
+
+/// A run of bytes on the metadata device; `bytes == 0` means that it does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Region {
+    /// First byte, from the start of the device.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+impl Region {
+    /// A region that does not exist.
+    pub const NONE: Region = Region {
+        offset: 0,
+        bytes: 0,
+    };
+
+    /// Whether there is a region.
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        self.bytes != 0
+    }
+
+    /// One past the last byte, or `None` if that is 2^64 or more.
+    #[must_use]
+    pub const fn end(&self) -> Option<u64> {
+        self.offset.checked_add(self.bytes)
+    }
+
+    /// Whole pages in the region.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        u32::try_from(self.bytes.div_ceil(PAGE_BYTES_U64)).unwrap_or(u32::MAX)
+    }
+}
 
 /// The chunks' part of the data device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,8 +6,9 @@
 use super::common::Core;
 use super::error::{Field, FormatError};
 use super::feature::Features;
-use super::header::{Header, Limits, Region};
+use super::header::{Header, Limits};
 use super::page::ChecksumArray;
+use super::regions::Region;
 use super::{PAGE_BYTES_U64, SEQ_MAX, table};
 use crate::units::{CHUNK_COUNT_MAX, SECTOR_BYTES, Shape};
 

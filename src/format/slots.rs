@@ -118,7 +118,20 @@ pub struct ChosenSlot {
     pub other_valid: bool,
 }
 
-/// Picks the header out of both slots, 4096 bytes each as they were on the device.
+/// What the bytes of one slot are, before any rule is checked.
+enum SlotState<'a> {
+    /// Magics, version and CRC are right.
+    Valid(&'a RawSlot),
+    /// Ours, but damaged or torn; or not even 4096 bytes.
+    Damaged(FormatError),
+    /// Laid out and summed like ours, but of another version: a later writer's, not damage.
+    OtherVersion(FormatError),
+    /// Nothing of ours.
+    Foreign(FormatError),
+}
+
+/// Picks the header out of both slots, 4096 bytes each as they were on the device. A device that
+/// ends earlier gives shorter slices.
 ///
 /// # Errors
 ///
@@ -130,13 +143,20 @@ pub fn choose_slot(
     second: &[u8],
     limits: &Limits,
 ) -> Result<ChosenSlot, FormatError> {
-    refuse_foreign(first, second)?;
-    let (slot, other_valid) = match (check_slot(first), check_slot(second)) {
-        (Ok(a), Ok(b)) => (newer_slot(a, b)?, true),
-        (Ok(_), Err(error)) if error.field == Field::HeaderSlot => return Err(error),
-        (Ok(_), Err(_)) => (SlotIndex::First, false),
-        (Err(_), Ok(_)) => (SlotIndex::Second, false),
-        (Err(first), Err(second)) => return Err(explain(first, second)),
+    use SlotState::{Damaged, Foreign, OtherVersion, Valid};
+    let (slot, other_valid) = match (classify(first), classify(second)) {
+        (OtherVersion(error), _) | (_, OtherVersion(error)) => return Err(error),
+        // Every dialect starts at byte 0. Another one there means that the image was made anew and
+        // that slot 1 is a left-over, however valid.
+        (Foreign(error), _) if is_other_dialect(first) => return Err(error),
+        (_, Damaged(error)) | (Damaged(error), _) if error.field == Field::HeaderSlot => {
+            return Err(error);
+        }
+        (Valid(a), Valid(b)) => (newer_slot(a, b)?, true),
+        (Valid(_), _) => (SlotIndex::First, false),
+        (_, Valid(_)) => (SlotIndex::Second, false),
+        // Damage to a slot of ours says more than what the other one is not.
+        (Damaged(error), _) | (_, Damaged(error)) | (Foreign(error), _) => return Err(error),
     };
     let bytes = match slot {
         SlotIndex::First => first,
@@ -149,37 +169,58 @@ pub fn choose_slot(
     })
 }
 
-/// Refuses images of other dialects and later versions, even if one slot looks like ours.
-///
-/// Slot 0 is where every dialect starts, so another dialect there means that the image was made
-/// anew and slot 1 is a left-over. A slot with our extension magic is one of ours whose first bytes
-/// were damaged; unless its CRC is right, which makes it the work of a later version.
-fn refuse_foreign(first: &[u8], second: &[u8]) -> Result<(), FormatError> {
-    for slot in [first, second] {
-        if let Ok(raw) = RawSlot::ref_from_bytes(slot)
-            && raw.core.magic == MAGIC_FVD
-            && raw.core.version.get() > VERSION_2
-            && raw.crc.get() == slot_crc(raw)
-        {
-            let version = u64::from(raw.core.version.get());
-            return Err(FormatError::unsupported(Field::Version, version));
+/// Checks length, magics, version and CRC of one slot.
+pub(super) fn check_slot(slot: &[u8]) -> Result<&RawSlot, FormatError> {
+    match classify(slot) {
+        SlotState::Valid(raw) => Ok(raw),
+        SlotState::Damaged(error) | SlotState::OtherVersion(error) | SlotState::Foreign(error) => {
+            Err(error)
         }
-    }
-    let damaged =
-        RawSlot::ref_from_bytes(first).is_ok_and(|raw| raw.extension.ext_magic == MAGIC_EXTENSION);
-    match Dialect::detect(first) {
-        Some(Dialect::Reference | Dialect::Spec2011) if !damaged => check_start(first),
-        _ => Ok(()),
     }
 }
 
-/// The slot of the higher generation; two that differ in nothing else can not both be right.
+fn classify(slot: &[u8]) -> SlotState<'_> {
+    let start = check_start(slot);
+    let Ok(raw) = RawSlot::ref_from_bytes(slot) else {
+        if let (Err(error), true) = (start, is_other_dialect(slot)) {
+            return SlotState::Foreign(error);
+        }
+        let length = u64::try_from(slot.len()).unwrap_or(u64::MAX);
+        return SlotState::Damaged(FormatError::corrupt(Field::HeaderSlot, length));
+    };
+    let found = raw.crc.get();
+    let crc_error = FormatError::corrupt(Field::SlotCrc, u64::from(found));
+    let crc_right = found == slot_crc(raw);
+    // The extension magic is far from the start: a slot that has it was ours before any one sector
+    // of it was damaged.
+    let ours = raw.extension.ext_magic == MAGIC_EXTENSION;
+    match (start, ours) {
+        (Ok(()), true) if crc_right => SlotState::Valid(raw),
+        (Ok(()), false) if crc_right => {
+            let found = u32::from_le_bytes(raw.extension.ext_magic);
+            SlotState::Damaged(FormatError::corrupt(Field::ExtMagic, u64::from(found)))
+        }
+        (Err(error), true) if crc_right => SlotState::OtherVersion(error),
+        (Err(error), false) => SlotState::Foreign(error),
+        (Ok(()), _) | (Err(_), true) => SlotState::Damaged(crc_error),
+    }
+}
+
+fn is_other_dialect(slot: &[u8]) -> bool {
+    matches!(
+        Dialect::detect(slot),
+        Some(Dialect::Reference | Dialect::Spec2011)
+    )
+}
+
+/// The slot of the higher generation. Two of one generation that differ can not both be right: no
+/// writer makes them, so one is not what it claims to be.
 fn newer_slot(a: &RawSlot, b: &RawSlot) -> Result<SlotIndex, FormatError> {
     let (first, second) = (a.extension.generation.get(), b.extension.generation.get());
     if first == second && a.as_bytes() != b.as_bytes() {
         return Err(FormatError::corrupt(Field::Generation, first));
     }
-    // An image id that differs between slots is no crash either: no header write changes it.
+    // Nor does any header write change the image id: one slot is a left-over of another image.
     if a.extension.image_id != b.extension.image_id {
         return Err(FormatError::corrupt(Field::ImageId, first.max(second)));
     }
@@ -190,37 +231,7 @@ fn newer_slot(a: &RawSlot, b: &RawSlot) -> Result<SlotIndex, FormatError> {
     })
 }
 
-/// One error for two invalid slots: damage to one of ours says more than what the other is not.
-fn explain(first: FormatError, second: FormatError) -> FormatError {
-    let damaged = |error: &FormatError| !matches!(error.field, Field::Magic | Field::Version);
-    if !damaged(&first) && damaged(&second) && second.field != Field::HeaderSlot {
-        second
-    } else {
-        first
-    }
-}
-
-/// Checks length, magics, version and CRC: whether the slot is valid.
-pub(super) fn check_slot(slot: &[u8]) -> Result<&RawSlot, FormatError> {
-    let Ok(raw) = RawSlot::ref_from_bytes(slot) else {
-        let length = u64::try_from(slot.len()).unwrap_or(u64::MAX);
-        return Err(FormatError::corrupt(Field::HeaderSlot, length));
-    };
-    check_start(slot)?;
-    if raw.crc.get() != slot_crc(raw) {
-        return Err(FormatError::corrupt(
-            Field::SlotCrc,
-            u64::from(raw.crc.get()),
-        ));
-    }
-    if raw.extension.ext_magic != MAGIC_EXTENSION {
-        let found = u32::from_le_bytes(raw.extension.ext_magic);
-        return Err(FormatError::corrupt(Field::ExtMagic, u64::from(found)));
-    }
-    Ok(raw)
-}
-
-/// Checks magic and version, the part that tells dialects apart.
+/// Checks magic and version, the part that tells dialects apart. Missing bytes count as zeros.
 fn check_start(slot: &[u8]) -> Result<(), FormatError> {
     let word = |start| {
         let bytes = slot.get(start..).and_then(<[u8]>::first_chunk::<4>);

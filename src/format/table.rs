@@ -1,4 +1,4 @@
-//! Lookup-table entries: which store chunk holds a chunk of the disk (SPEC.md §5).
+//! Lookup-table entries: which store chunk holds a chunk of the disk (SPEC.md §6).
 
 use super::error::{Field, FormatError};
 use crate::units::{ChunkIndex, StoreChunk};
@@ -97,7 +97,7 @@ pub fn write_entry(table: &mut [u8], chunk: ChunkIndex, entry: TableEntry) -> bo
 ///
 /// # Errors
 ///
-/// `Corrupt` with the first entry that breaks a rule of SPEC.md §5.
+/// `Corrupt` with the first entry that breaks a rule of SPEC.md §6.
 pub fn check_page(
     page: &[u8],
     page_index: u32,

@@ -36,7 +36,16 @@ fn unit_survives_the_way_to_disk_and_back() {
     let mut unit = [0xEE; 512];
     let mut writer = UnitWriter::new(&mut unit).unwrap();
     assert!(writer.push_map(&map));
-    writer.seal(9, 8, UnitFlags { last: true, earlier_unsure: false, index: 0 }, &ID);
+    writer.seal(
+        9,
+        8,
+        UnitFlags {
+            last: true,
+            earlier_unsure: false,
+            index: 0,
+        },
+        &ID,
+    );
     let view = parse_unit(&unit, &ID, 1, 8).unwrap();
     assert_eq!(view.records().next(), Some(Ok(Record::Map(map))));
 }

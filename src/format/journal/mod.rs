@@ -17,6 +17,7 @@
 //! 3. Records are absolute: they say what the state is, not how it changes. Replaying one twice, or
 //!    an older one before a newer one, ends in the same state.
 
+mod bounds;
 mod reader;
 mod writer;
 
@@ -26,16 +27,14 @@ use static_assertions::const_assert_eq;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+pub use bounds::RecordBounds;
 pub use reader::{Records, UnitView, parse_unit};
 pub use writer::UnitWriter;
 
-use super::bitmap::{group_len, group_mask};
 use super::crc32c::Crc32c;
-use super::error::{Field, FormatError};
-use super::header::Header;
 use super::table::TableEntry;
 use super::{ImageId, PAGE_BYTES};
-use crate::units::{ChunkIndex, StoreChunk};
+use crate::units::ChunkIndex;
 
 /// Bytes of the largest unit; a unit is a power of two from 512 up to this.
 pub const UNIT_BYTES_MAX: usize = PAGE_BYTES;
@@ -49,7 +48,7 @@ pub const MAP_RECORD_BYTES: usize = 12;
 /// Bytes of a store record; it takes the room of at most two map records.
 pub const STORE_RECORD_BYTES: usize = 16;
 
-/// Most bytes of units in one commit, so that one write carries it (SPEC.md §7.5).
+/// Most bytes of units in one commit, so that one write carries it (SPEC.md §7.4).
 pub const COMMIT_BYTES_MAX: u64 = 64 << 10;
 
 /// `magic` of a trailer.
@@ -126,7 +125,7 @@ pub enum Record {
 /// The state of one chunk: its table entry, the bits of its blocks, or both.
 ///
 /// Both in one record, because a chunk whose bit is set but whose entry is not would read zeros in
-/// place of the base (PROTOCOL: bit and entry in separate units).
+/// place of the base (SPEC.md §7.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MapRecord {
     /// The chunk of the disk.
@@ -176,89 +175,6 @@ impl UnitFlags {
             earlier_unsure: raw & FLAG_EARLIER_UNSURE != 0,
             index: raw.wrapping_shr(INDEX_SHIFT),
         }
-    }
-}
-
-/// What the records of one image may speak of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordBounds {
-    chunk_count: u32,
-    blocks_per_chunk: u32,
-    bitmap_blocks: u64,
-    has_table: bool,
-    data_offset: u64,
-    chunk_bytes: u64,
-}
-
-impl RecordBounds {
-    /// The bounds that a header sets.
-    #[must_use]
-    pub fn new(header: &Header) -> RecordBounds {
-        let shape = header.shape();
-        RecordBounds {
-            chunk_count: shape.chunk_count(),
-            blocks_per_chunk: shape.blocks_per_chunk(),
-            bitmap_blocks: if header.has_bitmap() {
-                header.bitmap_blocks()
-            } else {
-                0
-            },
-            has_table: header.has_table(),
-            data_offset: header.core.data_offset,
-            chunk_bytes: header.core.chunk_bytes,
-        }
-    }
-
-    /// Checks a record against the image; `store_chunks` is the number of chunks in the durable
-    /// store as known *after* all store records up to this one.
-    ///
-    /// # Errors
-    ///
-    /// `Corrupt` if it names a chunk, block or store chunk that the image does not have.
-    pub fn check(&self, record: &Record, store_chunks: u32) -> Result<(), FormatError> {
-        match record {
-            Record::Map(map) => self.check_map(map, store_chunks),
-            Record::Store(store) => self.check_store(store),
-        }
-    }
-
-    fn check_map(&self, map: &MapRecord, store_chunks: u32) -> Result<(), FormatError> {
-        let chunk = u64::from(map.chunk.0);
-        if map.chunk.0 >= self.chunk_count {
-            return Err(FormatError::corrupt(Field::RecordChunk, chunk));
-        }
-        if let Some(entry) = map.entry {
-            if !self.has_table {
-                let raw = u64::from(entry.encode());
-                return Err(FormatError::corrupt(Field::RecordEntry, raw));
-            }
-            if let TableEntry::Chunk(StoreChunk(target)) = entry
-                && target >= store_chunks
-            {
-                return Err(FormatError::corrupt(Field::TableEntry, u64::from(target)));
-            }
-        }
-        if let Some(bits) = map.bits {
-            let first_block = chunk.saturating_mul(u64::from(self.blocks_per_chunk));
-            let held = group_len(first_block, self.blocks_per_chunk, self.bitmap_blocks);
-            if held == 0 || bits & !group_mask(held) != 0 {
-                return Err(FormatError::corrupt(Field::RecordBits, u64::from(bits)));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_store(&self, store: &StoreRecord) -> Result<(), FormatError> {
-        let bytes = store.store_bytes.saturating_sub(self.data_offset);
-        let chunks = bytes.checked_div(self.chunk_bytes).unwrap_or(0);
-        if store.store_bytes > i64::MAX.unsigned_abs() {
-            return Err(FormatError::corrupt(Field::StoreBytes, store.store_bytes));
-        }
-        if u64::from(store.zero_floor_chunk) > chunks {
-            let floor = u64::from(store.zero_floor_chunk);
-            return Err(FormatError::corrupt(Field::RecordFloor, floor));
-        }
-        Ok(())
     }
 }
 
