@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. A [`Header`] that came from [`Header::parse`] keeps every rule that can be checked without
 //!    knowing a device; [`Header::validate`] checks the rest.
-//! 2. `parse(encode(header)) == header` for each header that `parse` accepts.
+//! 2. `parse(encode(header)) == header` for each header that `parse` accepts and this crate may
+//!    write, apart from autoclear bits, which writing clears.
 //! 3. The fields are public and plain, so that the engine can advance them; [`Header::encode`]
 //!    refuses to write what `parse` would refuse to read.
 
@@ -238,8 +239,8 @@ impl Header {
     /// Blocks of the disk that the base can hold, one bit each; 0 without a base.
     #[must_use]
     pub fn bitmap_blocks(&self) -> u64 {
-        self.shape()
-            .blocks_covering(self.core.base_bytes.min(self.core.virtual_bytes))
+        let shape = self.shape();
+        shape.blocks_covering(self.core.base_bytes.min(shape.virtual_bytes()))
     }
 
     /// Whether chunks live on another device than the metadata.

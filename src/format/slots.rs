@@ -149,7 +149,7 @@ pub fn choose_slot(
         // Every dialect starts at byte 0. Another one there means that the image was made anew and
         // that slot 1 is a left-over, however valid.
         (Foreign(error), _) if is_other_dialect(first) => return Err(error),
-        (_, Damaged(error)) | (Damaged(error), _) if error.field == Field::HeaderSlot => {
+        (Damaged(error), _) | (_, Damaged(error)) if error.field == Field::HeaderSlot => {
             return Err(error);
         }
         (Valid(a), Valid(b)) => (newer_slot(a, b)?, true),

@@ -1,0 +1,1 @@
+//! SPEC.md says what this module does.
