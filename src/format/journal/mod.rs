@@ -32,8 +32,9 @@ pub use reader::{Records, UnitView, parse_unit};
 pub use writer::UnitWriter;
 
 use super::crc32c::Crc32c;
+use super::error::{Field, FormatError};
 use super::table::TableEntry;
-use super::{ImageId, PAGE_BYTES};
+use super::{ImageId, PAGE_BYTES, SEQ_MAX};
 use crate::units::ChunkIndex;
 
 /// Bytes of the largest unit; a unit is a power of two from 512 up to this.
@@ -215,6 +216,28 @@ pub const fn slot_of(seq: u64, units: u64) -> u64 {
     match seq.checked_rem(units) {
         Some(slot) => slot,
         None => 0,
+    }
+}
+
+/// The `stable_seq` with which recovery ends (SPEC.md §7.5): behind every number that a unit which
+/// was not replayed may carry, so that no such unit can come back.
+///
+/// `seq_highest` is the highest `seq` of any unit that counts, replayed or not.
+///
+/// # Errors
+///
+/// `Corrupt` if the image has run out of sequence numbers, which only a forged one can.
+pub fn burned_seq(
+    stable_seq: u64,
+    seq_highest: Option<u64>,
+    units: u64,
+) -> Result<u64, FormatError> {
+    let next = seq_highest
+        .map_or(0, |seq| seq.saturating_add(1))
+        .max(stable_seq);
+    match next.checked_add(units) {
+        Some(seq) if seq <= SEQ_MAX => Ok(seq),
+        _ => Err(FormatError::corrupt(Field::StableSeq, next)),
     }
 }
 

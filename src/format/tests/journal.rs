@@ -393,3 +393,20 @@ fn store_records_stay_inside_their_store() {
     assert_eq!(check(0, 1 << 63), Err(Field::StoreBytes));
     assert_eq!(bounds.chunks_in(9 * MIB), 8);
 }
+
+#[test]
+fn recovery_burns_a_whole_journal_of_numbers() {
+    assert_eq!(burned_seq(0, None, 4), Ok(4));
+    assert_eq!(burned_seq(10, Some(8), 4), Ok(14));
+    assert_eq!(burned_seq(10, Some(9), 4), Ok(14));
+    assert_eq!(burned_seq(10, Some(10), 4), Ok(15));
+    assert_eq!(burned_seq(SEQ_MAX - 4, None, 4), Ok(SEQ_MAX));
+    for (stable_seq, highest) in [
+        (SEQ_MAX - 3, None),
+        (0, Some(SEQ_MAX - 4)),
+        (0, Some(u64::MAX)),
+    ] {
+        let error = burned_seq(stable_seq, highest, 4).unwrap_err();
+        assert_eq!(error.field, Field::StableSeq);
+    }
+}
