@@ -103,6 +103,31 @@ pub struct Core {
     pub need_zero_init: bool,
 }
 
+impl Core {
+    /// No disk at all: what reading a header starts from.
+    pub(super) const NONE: Core = Core {
+        virtual_bytes: 0,
+        data_offset: 0,
+        data_file: Name::EMPTY,
+        data_file_format: FormatName::EMPTY,
+        base_name: Name::EMPTY,
+        base_format: FormatName::EMPTY,
+        base_bytes: 0,
+        bitmap: Region::NONE,
+        block_bytes: 0,
+        table: Region::NONE,
+        chunk_bytes: 0,
+        grow_bytes: 0,
+        add_storage_command: Name::EMPTY,
+        journal: Region::NONE,
+        stable_seq: 0,
+        clean_shutdown: false,
+        copy: CopySettings::DEFAULT,
+        base_fully_prefetched: false,
+        need_zero_init: false,
+    };
+}
+
 /// What ends a name in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
@@ -113,10 +138,15 @@ pub(super) enum Names {
 }
 
 impl Names {
-    fn read<const MAX: usize>(self, bytes: &[u8], field: Field) -> Result<Text<MAX>, FormatError> {
+    fn read<const MAX: usize>(
+        self,
+        name: &mut Text<MAX>,
+        bytes: &[u8],
+        field: Field,
+    ) -> Result<(), FormatError> {
         match self {
-            Names::Terminated => Text::read_terminated(bytes, field),
-            Names::Bounded => Text::read_bounded(bytes, field),
+            Names::Terminated => name.read_terminated(bytes, field),
+            Names::Bounded => name.read_bounded(bytes, field),
         }
     }
 }
@@ -125,32 +155,43 @@ impl Names {
 ///
 /// Each flag is read towards the careful side. Only 1 means "closed cleanly", "fully prefetched"
 /// and "copy on read"; anything but 0 means that the store has to read zeros.
-pub(super) fn read_core(raw: &RawCore, names: Names) -> Result<Core, FormatError> {
+pub(super) fn read_core(raw: &RawCore, names: Names, core: &mut Core) -> Result<(), FormatError> {
     let region = |offset: U64, bytes: U64| Region {
         offset: offset.get(),
         bytes: bytes.get(),
     };
-    Ok(Core {
-        virtual_bytes: raw.virtual_disk_size.get(),
-        data_offset: raw.data_offset.get(),
-        data_file: names.read(&raw.data_file, Field::DataFile)?,
-        data_file_format: names.read(&raw.data_file_fmt, Field::DataFileFormat)?,
-        base_name: names.read(&raw.base_img, Field::BaseImage)?,
-        base_format: names.read(&raw.base_img_fmt, Field::BaseImageFormat)?,
-        base_bytes: raw.base_img_size.get(),
-        bitmap: region(raw.bitmap_offset, raw.bitmap_size),
-        block_bytes: raw.block_size.get(),
-        table: region(raw.table_offset, raw.table_size),
-        chunk_bytes: raw.chunk_size.get(),
-        grow_bytes: raw.storage_grow_unit.get(),
-        add_storage_command: names.read(&raw.add_storage_cmd, Field::AddStorageCommand)?,
-        journal: region(raw.journal_offset, raw.journal_size),
-        stable_seq: raw.stable_journal_epoch.get(),
-        clean_shutdown: raw.clean_shutdown.get() == 1,
-        copy: read_copy(raw),
-        base_fully_prefetched: raw.base_img_fully_prefetched.get() == 1,
-        need_zero_init: raw.need_zero_init.get() != 0,
-    })
+    core.virtual_bytes = raw.virtual_disk_size.get();
+    core.data_offset = raw.data_offset.get();
+    names.read(&mut core.data_file, &raw.data_file, Field::DataFile)?;
+    names.read(
+        &mut core.data_file_format,
+        &raw.data_file_fmt,
+        Field::DataFileFormat,
+    )?;
+    names.read(&mut core.base_name, &raw.base_img, Field::BaseImage)?;
+    names.read(
+        &mut core.base_format,
+        &raw.base_img_fmt,
+        Field::BaseImageFormat,
+    )?;
+    core.base_bytes = raw.base_img_size.get();
+    core.bitmap = region(raw.bitmap_offset, raw.bitmap_size);
+    core.block_bytes = raw.block_size.get();
+    core.table = region(raw.table_offset, raw.table_size);
+    core.chunk_bytes = raw.chunk_size.get();
+    core.grow_bytes = raw.storage_grow_unit.get();
+    names.read(
+        &mut core.add_storage_command,
+        &raw.add_storage_cmd,
+        Field::AddStorageCommand,
+    )?;
+    core.journal = region(raw.journal_offset, raw.journal_size);
+    core.stable_seq = raw.stable_journal_epoch.get();
+    core.clean_shutdown = raw.clean_shutdown.get() == 1;
+    core.copy = read_copy(raw);
+    core.base_fully_prefetched = raw.base_img_fully_prefetched.get() == 1;
+    core.need_zero_init = raw.need_zero_init.get() != 0;
+    Ok(())
 }
 
 fn read_copy(raw: &RawCore) -> CopySettings {

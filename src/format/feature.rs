@@ -61,6 +61,14 @@ pub struct Features {
 }
 
 impl Features {
+    /// No features.
+    pub const NONE: Features = Features {
+        incompatible: 0,
+        ro_compatible: 0,
+        compatible: 0,
+        autoclear: 0,
+    };
+
     /// Incompatible bit 0: table and bitmap pages have checksums (SPEC.md §8).
     pub const PAGE_CHECKSUMS: u64 = 1 << 0;
     /// Incompatible bit 1, reserved: partial blocks.

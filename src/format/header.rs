@@ -123,6 +123,23 @@ impl MetadataBytes {
 }
 
 impl Header {
+    /// No image at all: what reading a slot starts from.
+    pub(super) const NONE: Header = Header {
+        core: Core::NONE,
+        features: Features::NONE,
+        generation: 0,
+        image_id: ImageId([0; 16]),
+        owner_nonce: 0,
+        base_id: [0; 16],
+        base_generation: 0,
+        zero_floor_chunk: 0,
+        store_bytes: 0,
+        atomic_unit: 0,
+        checksum_active: ChecksumArray::A,
+        checksum_offset: [0, 0],
+        checksum_bytes: 0,
+    };
+
     /// Reads one header slot: 4096 bytes as they were on the device.
     ///
     /// # Errors
@@ -130,36 +147,41 @@ impl Header {
     /// `Unsupported` for another dialect, another version or an unknown incompatible feature;
     /// `Corrupt` for damage or a broken rule; `Limit` for a legal header beyond `limits`.
     pub fn parse(slot: &[u8], limits: &Limits) -> Result<Header, FormatError> {
-        let raw = slots::check_slot(slot)?;
+        let mut header = Header::NONE;
+        header.parse_raw(slots::check_slot(slot)?, limits)?;
+        Ok(header)
+    }
+
+    /// Reads a valid slot in place, because a header is large and stacks are small where this crate
+    /// runs. After an error the header is half read.
+    pub(super) fn parse_raw(&mut self, raw: &RawSlot, limits: &Limits) -> Result<(), FormatError> {
         let features = read_features(&raw.extension);
         if features.unknown_incompatible() != 0 {
             let bits = features.unknown_incompatible();
             return Err(FormatError::unsupported(Field::Incompatible, bits));
         }
-        let header = Header::read(raw, features)?;
+        self.read(raw, features)?;
         check_reserved(raw, &features)?;
-        rules::check(&header, limits)?;
-        Ok(header)
+        rules::check(self, limits)
     }
 
-    fn read(raw: &RawSlot, features: Features) -> Result<Header, FormatError> {
+    fn read(&mut self, raw: &RawSlot, features: Features) -> Result<(), FormatError> {
         let extension = &raw.extension;
         let [offset_a, offset_b] = extension.checksum_offset;
-        Ok(Header {
-            core: common::read_core(&raw.core, Names::Terminated)?,
-            features,
-            generation: extension.generation.get(),
-            image_id: ImageId(extension.image_id),
-            owner_nonce: extension.owner_nonce.get(),
-            base_id: extension.base_id,
-            base_generation: extension.base_generation.get(),
-            zero_floor_chunk: extension.zero_floor_chunk.get(),
-            store_bytes: extension.store_bytes.get(),
-            atomic_unit: extension.atomic_unit.get(),
-            checksum_active: ChecksumArray::decode(extension.checksum_active.get())?,
-            checksum_offset: [offset_a.get(), offset_b.get()],
-            checksum_bytes: extension.checksum_size.get(),
-        })
+        common::read_core(&raw.core, Names::Terminated, &mut self.core)?;
+        self.features = features;
+        self.generation = extension.generation.get();
+        self.image_id = ImageId(extension.image_id);
+        self.owner_nonce = extension.owner_nonce.get();
+        self.base_id = extension.base_id;
+        self.base_generation = extension.base_generation.get();
+        self.zero_floor_chunk = extension.zero_floor_chunk.get();
+        self.store_bytes = extension.store_bytes.get();
+        self.atomic_unit = extension.atomic_unit.get();
+        self.checksum_active = ChecksumArray::decode(extension.checksum_active.get())?;
+        self.checksum_offset = [offset_a.get(), offset_b.get()];
+        self.checksum_bytes = extension.checksum_size.get();
+        Ok(())
     }
 
     /// Writes the header into a slot, checksum and all; autoclear bits that this crate does not

@@ -10,12 +10,10 @@
 
 use core::fmt;
 
-use super::common::{CopySettings, Core};
+use super::common::CopySettings;
 use super::error::FormatError;
-use super::feature::Features;
 use super::header::{Header, Limits};
 use super::name::{FormatName, Name};
-use super::page::ChecksumArray;
 use super::regions::Region;
 use super::{HEADER_BYTES, ImageId, PAGE_BYTES_U64, rules};
 
@@ -208,48 +206,28 @@ pub fn plan_layout(params: &CreateParams) -> Result<Header, LayoutError> {
 
 /// Everything but the places.
 fn unplaced(params: &CreateParams) -> Header {
-    let base = params.base.unwrap_or(BaseParams {
-        name: Name::EMPTY,
-        format: FormatName::EMPTY,
-        bytes: 0,
-        id: [0; 16],
-        generation: 0,
-    });
-    Header {
-        core: Core {
-            virtual_bytes: params.virtual_bytes,
-            data_offset: 0,
-            data_file: params.data_file,
-            data_file_format: params.data_file_format,
-            base_name: base.name,
-            base_format: base.format,
-            base_bytes: base.bytes,
-            bitmap: Region::NONE,
-            block_bytes: params.block_bytes,
-            table: Region::NONE,
-            chunk_bytes: params.chunk_bytes,
-            grow_bytes: params.grow_bytes,
-            add_storage_command: Name::EMPTY,
-            journal: Region::NONE,
-            stable_seq: 0,
-            clean_shutdown: true,
-            copy: params.copy,
-            base_fully_prefetched: false,
-            need_zero_init: params.need_zero_init,
-        },
-        features: Features::default(),
-        generation: 1,
-        image_id: params.image_id,
-        owner_nonce: 0,
-        base_id: base.id,
-        base_generation: base.generation,
-        zero_floor_chunk: 0,
-        store_bytes: 0,
-        atomic_unit: params.atomic_unit,
-        checksum_active: ChecksumArray::A,
-        checksum_offset: [0, 0],
-        checksum_bytes: 0,
+    let mut header = Header::NONE;
+    header.generation = 1;
+    header.image_id = params.image_id;
+    header.atomic_unit = params.atomic_unit;
+    let core = &mut header.core;
+    core.virtual_bytes = params.virtual_bytes;
+    core.block_bytes = params.block_bytes;
+    core.chunk_bytes = params.chunk_bytes;
+    core.grow_bytes = params.grow_bytes;
+    core.data_file = params.data_file;
+    core.data_file_format = params.data_file_format;
+    core.clean_shutdown = true;
+    core.copy = params.copy;
+    core.need_zero_init = params.need_zero_init;
+    if let Some(base) = &params.base {
+        core.base_name = base.name;
+        core.base_format = base.format;
+        core.base_bytes = base.bytes;
+        header.base_id = base.id;
+        header.base_generation = base.generation;
     }
+    header
 }
 
 /// The next region of `bytes` bytes, and `end` moved behind it. Sizes are below 2^40: no overflow.

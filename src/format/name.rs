@@ -36,9 +36,7 @@ impl<const MAX: usize> Text<MAX> {
             return None;
         }
         let mut text = Text::EMPTY;
-        text.len = u8::try_from(bytes.len()).ok()?;
-        text.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        Some(text)
+        text.set(bytes).then_some(text)
     }
 
     /// The bytes, without an end marker. Show them escaped: they come from the image.
@@ -57,17 +55,40 @@ impl<const MAX: usize> Text<MAX> {
     ///
     /// What follows the first zero byte is ignored. A field without one is `Corrupt`, because a
     /// reader that trusts the end marker would run past the field; a longer name is a `Limit`.
-    pub(super) fn read_terminated(field: &[u8], which: Field) -> Result<Text<MAX>, FormatError> {
+    pub(super) fn read_terminated(
+        &mut self,
+        field: &[u8],
+        which: Field,
+    ) -> Result<(), FormatError> {
         if !field.contains(&0) {
             return Err(FormatError::corrupt(which, length(field)));
         }
-        Text::read_bounded(field, which)
+        self.read_bounded(field, which)
     }
 
     /// Reads a field of version 1, where the end of the field also ends the name.
-    pub(super) fn read_bounded(field: &[u8], which: Field) -> Result<Text<MAX>, FormatError> {
+    pub(super) fn read_bounded(&mut self, field: &[u8], which: Field) -> Result<(), FormatError> {
         let name = field.split(|&byte| byte == 0).next().unwrap_or(&[]);
-        Text::new(name).ok_or(FormatError::limit(which, length(name)))
+        if self.set(name) {
+            Ok(())
+        } else {
+            Err(FormatError::limit(which, length(name)))
+        }
+    }
+
+    /// Takes a name without a zero byte; `false` if it is too long. In place, because a header is
+    /// large and stacks are small where this crate runs.
+    fn set(&mut self, name: &[u8]) -> bool {
+        let (Ok(len), Some(room)) = (u8::try_from(name.len()), self.bytes.get_mut(..name.len()))
+        else {
+            return false;
+        };
+        room.copy_from_slice(name);
+        if let Some(rest) = self.bytes.get_mut(name.len()..) {
+            rest.fill(0);
+        }
+        self.len = len;
+        true
     }
 
     /// Writes the bytes to a field, padded with zeros. A field is longer than `MAX` by design.

@@ -144,7 +144,7 @@ pub fn choose_slot(
     limits: &Limits,
 ) -> Result<ChosenSlot, FormatError> {
     use SlotState::{Damaged, Foreign, OtherVersion, Valid};
-    let (slot, other_valid) = match (classify(first), classify(second)) {
+    let (raw, slot, other_valid) = match (classify(first), classify(second)) {
         (OtherVersion(error), _) | (_, OtherVersion(error)) => return Err(error),
         // Every dialect starts at byte 0. Another one there means that the image was made anew and
         // that slot 1 is a left-over, however valid.
@@ -152,21 +152,22 @@ pub fn choose_slot(
         (Damaged(error), _) | (_, Damaged(error)) if error.field == Field::HeaderSlot => {
             return Err(error);
         }
-        (Valid(a), Valid(b)) => (newer_slot(a, b)?, true),
-        (Valid(_), _) => (SlotIndex::First, false),
-        (_, Valid(_)) => (SlotIndex::Second, false),
+        (Valid(first), Valid(second)) => match newer_slot(first, second)? {
+            SlotIndex::First => (first, SlotIndex::First, true),
+            SlotIndex::Second => (second, SlotIndex::Second, true),
+        },
+        (Valid(raw), _) => (raw, SlotIndex::First, false),
+        (_, Valid(raw)) => (raw, SlotIndex::Second, false),
         // Damage to a slot of ours says more than what the other one is not.
         (Damaged(error), _) | (_, Damaged(error)) | (Foreign(error), _) => return Err(error),
     };
-    let bytes = match slot {
-        SlotIndex::First => first,
-        SlotIndex::Second => second,
-    };
-    Ok(ChosenSlot {
-        header: Header::parse(bytes, limits)?,
+    let mut chosen = ChosenSlot {
+        header: Header::NONE,
         slot,
         other_valid,
-    })
+    };
+    chosen.header.parse_raw(raw, limits)?;
+    Ok(chosen)
 }
 
 /// Checks length, magics, version and CRC of one slot.

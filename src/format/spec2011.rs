@@ -41,8 +41,8 @@ impl Header2011 {
         if version != VERSION_1 {
             return Err(FormatError::unsupported(Field::Version, u64::from(version)));
         }
-        Ok(Header2011 {
-            core: common::read_core(&raw.core, Names::Bounded)?,
-        })
+        let mut header = Header2011 { core: Core::NONE };
+        common::read_core(&raw.core, Names::Bounded, &mut header.core)?;
+        Ok(header)
     }
 }

@@ -72,11 +72,11 @@ impl<'a> UnitWriter<'a> {
     }
 
     fn push(&mut self, record: &[u8]) -> bool {
-        let end = self.used.saturating_add(record.len());
-        match self.records.get_mut(self.used..end) {
+        let room = self.records.get_mut(self.used..);
+        match room.and_then(|room| room.get_mut(..record.len())) {
             Some(room) => {
                 room.copy_from_slice(record);
-                self.used = end;
+                self.used = self.used.saturating_add(record.len());
                 true
             }
             None => false,
