@@ -162,6 +162,7 @@ fields! {
     BitmapTail "bitmap tail" "must be zero";
     PageChecksum "page checksum" "must match the page";
     UnitCrc "unit_crc" "must match the unit";
+    UnitSeq "unit seq" "must follow its forerunners without a durable one missing";
     UnitIndex "unit index" "must be inside the largest legal commit";
     RecordKind "record kind" "must be 1 (map) or 2 (store)";
     RecordFlags "record flags" "must be 1, 2 or 3 in a map record, 0 in a store record";
