@@ -139,11 +139,11 @@ unsafe impl IoBuffer for alloc::boxed::Box<[u8]> {
 ///
 /// A lease can not be copied or made by hand:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// let (loan, lease) = fvd::buffer::Loan::new(Box::leak(Box::new([0u8; 8])) as &'static mut [u8]).ok().unwrap();
 /// let twice = (lease.clone(), lease);
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let lease = fvd::buffer::Lease { ptr: core::ptr::NonNull::dangling(), len: 1, mark: 0 };
 /// ```
 #[must_use = "a dropped loan leaks its buffer"]
@@ -293,9 +293,9 @@ static_assertions::const_assert!(core::mem::size_of::<Option<Lease>>() == 16);
 ///
 /// A lease inside an op can not be reached for swapping:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0624
 /// fn swap(a: &mut fvd::buffer::Op, b: &mut fvd::buffer::Op) {
-///     core::mem::swap(a.segment_mut(0), b.segment_mut(0));
+///     core::mem::swap(a.record_mut(), b.record_mut());
 /// }
 /// ```
 #[must_use = "a dropped op never completes and leaks its memory"]
@@ -320,6 +320,16 @@ pub struct Fingerprint {
     first: usize,
     bytes: u64,
     count: u32,
+}
+
+impl Fingerprint {
+    /// What no op has.
+    pub const NONE: Fingerprint = Fingerprint {
+        record: 0,
+        first: 0,
+        bytes: 0,
+        count: 0,
+    };
 }
 
 impl Op {
@@ -563,7 +573,7 @@ impl Op {
 /// An operation whose leases are out in parts. A type of its own, so that nobody can complete or
 /// refill an op while its memory is elsewhere.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0616
 /// fn complete_early(lent: fvd::buffer::LentOp) -> fvd::buffer::Op { lent.0 }
 /// ```
 #[must_use = "a dropped op never completes and leaks its memory"]
@@ -965,6 +975,16 @@ impl Arena {
     #[must_use]
     pub fn carve<T: Copy>(&mut self, count: usize, value: T) -> Option<Part<T>> {
         self.carve_with(count, |_| value)
+    }
+
+    /// Passes over bytes up to the next multiple of [`ARENA_ALIGN`], so that staging memory can be
+    /// carved. `None` if there is too little room.
+    #[must_use]
+    pub fn align_staging(&mut self) -> Option<()> {
+        let padding = self.used.next_multiple_of(ARENA_ALIGN) - self.used;
+        self.take(padding)?;
+        self.returned += padding;
+        Some(())
     }
 
     /// Carves zeroed staging memory that devices can work on. `None` if there is too little room or

@@ -1,7 +1,18 @@
 //! `fvd`: the Fast Virtual Disk, being built.
 #![no_std]
 
+mod alloc;
 pub mod buffer;
+pub mod check;
+pub mod create;
 pub mod device;
+mod engine;
 pub mod format;
+mod journal;
+mod meta;
+pub mod open;
+pub mod seeded;
+pub mod stores;
 pub mod units;
+
+pub use engine::{CancelOutcome, Closed, Closing, Disk, RequestId, StaleRequest, Stats};

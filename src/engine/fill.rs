@@ -1,0 +1,306 @@
+//! Fills: what the base holds around a partial write of a block, and zeros on dirty chunks.
+
+use crate::buffer::Head;
+use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::format::bitmap;
+use crate::seeded::{Bug, bug};
+use crate::stores::{Role, Stores};
+use crate::units::{BlockIndex, ChunkIndex, GuestOffset};
+
+use super::poll::Step;
+use super::{Disk, Purpose, Staging, State, Tag};
+
+impl<S: Stores> Disk<S> {
+    /// Whether a block still shows the base.
+    pub(super) fn in_base(&self, block: BlockIndex) -> bool {
+        block.0 < self.map.bitmap_blocks && !bitmap::read_bit(self.map.bitmap(), block.0)
+    }
+
+    /// Where data writes for a request from `start` begin: at `start`, or at the start of its block
+    /// if the base's bytes before it must be copied.
+    pub(super) fn fill_start(&self, start: u64) -> u64 {
+        let shape = &self.map.shape;
+        let block = shape.block_of(GuestOffset(start));
+        let begin = shape.block_start(block).0;
+        if begin < start && self.in_base(block) {
+            begin
+        } else {
+            start
+        }
+    }
+
+    /// Where data writes for a request up to `end` end.
+    pub(super) fn fill_end(&self, end: u64) -> u64 {
+        let shape = &self.map.shape;
+        let block = shape.block_of(GuestOffset(end.saturating_sub(1)));
+        let stop = self.block_end(block);
+        if end < stop && self.in_base(block) {
+            stop
+        } else {
+            end
+        }
+    }
+
+    /// One past the last byte of a block, within the disk.
+    fn block_end(&self, block: BlockIndex) -> u64 {
+        let begin = self.map.shape.block_start(block).0;
+        begin
+            .saturating_add(self.map.shape.block_bytes())
+            .min(self.map.shape.virtual_bytes())
+    }
+
+    /// The guest range of copy `which` (0 = before, 1 = after) of a request; empty if it has none.
+    ///
+    /// A write copies what surrounds its data. A write-zeroes copies whole blocks, to put zeros over
+    /// its range in memory.
+    pub(super) fn fill_range(&self, index: u16, which: usize) -> (u64, u64) {
+        let Some(slot) = self.slots.get(index) else {
+            return (0, 0);
+        };
+        let (start, end) = (slot.start(), slot.end());
+        let (from, to) = (slot.extent_start, slot.extent_end);
+        if slot.head.kind == OpKind::Write {
+            return if which == 0 { (from, start) } else { (end, to) };
+        }
+        let shape = &self.map.shape;
+        let first = shape.block_of(GuestOffset(start));
+        let last = shape.block_of(GuestOffset(end.saturating_sub(1)));
+        let one_block = first == last;
+        if which == 0 && (from < start || (one_block && to > end)) {
+            (shape.block_start(first).0, self.block_end(first))
+        } else if which == 1 && to > end && !one_block {
+            (shape.block_start(last).0, self.block_end(last))
+        } else {
+            (0, 0)
+        }
+    }
+
+    /// Reads the copies that a request needs.
+    pub(super) fn continue_fill(&mut self, index: u16) -> Step {
+        let ranges = [self.fill_range(index, 0), self.fill_range(index, 1)];
+        let needed = ranges.iter().filter(|(from, to)| from < to).count();
+        for (which, (from, to)) in ranges.into_iter().enumerate() {
+            let Some(slot) = self.slots.get_mut(index) else {
+                return Step::InFlight;
+            };
+            if slot.cursor != which as u64 || slot.error.is_some() {
+                continue;
+            }
+            if from < to {
+                // Both blocks of memory at once, or requests could wait for each other.
+                if slot.scratch.iter().all(Option::is_none) && self.scratch.len() < needed {
+                    return Step::Wait;
+                }
+                if !self.start_fill(index, which, from, to) {
+                    return Step::Wait;
+                }
+            }
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.cursor += 1;
+            }
+        }
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Step::InFlight;
+        };
+        if slot.outstanding != 0 {
+            return Step::InFlight;
+        }
+        if slot.error.is_some() {
+            return self.end_write(index);
+        }
+        slot.cursor = slot.extent_start;
+        slot.state = if slot.head.kind == OpKind::Write {
+            State::Writing
+        } else {
+            State::Zeroing
+        };
+        Step::Again
+    }
+
+    /// Starts one copy. False if there is no memory or op record for it now.
+    fn start_fill(&mut self, index: u16, which: usize, from: u64, to: u64) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
+        let Some(place) = slot.scratch.get_mut(which) else {
+            return false;
+        };
+        if place.is_none() {
+            let Some(op) = self.scratch.pop_front() else {
+                return false;
+            };
+            *place = Some(Staging::Whole(op));
+        }
+        let Some(memory) = place else { return false };
+        let skipped = which == 1 && bug(Bug::PartialBlockZeroFilled);
+        let have = if skipped {
+            0
+        } else {
+            self.map.base_bytes.min(to).saturating_sub(from)
+        };
+        if !memory.fill(0, to - from, 0) {
+            slot.fail(DeviceError::Protocol);
+            return true;
+        }
+        if have == 0 {
+            return true;
+        }
+        let tag = Tag::request(
+            Purpose::Fill(which as u8),
+            Role::Base,
+            index,
+            slot.generation,
+        )
+        .word();
+        let head = Head {
+            kind: OpKind::Read,
+            flags: OpFlags::NONE,
+            status: Status::Pending,
+            offset: from,
+            len: have,
+            tag,
+        };
+        let Some(op) = memory.send(&mut self.parts, head, have) else {
+            return false;
+        };
+        slot.outstanding += 1;
+        self.stats.fills += 1;
+        self.send(Role::Base, op);
+        true
+    }
+
+    /// Gives the memory of a request's copies back.
+    pub(super) fn release_scratch(&mut self, index: u16) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        for place in &mut slot.scratch {
+            match place.take() {
+                Some(Staging::Whole(op)) => self.scratch.push_back(op),
+                None => {}
+                // A layer kept a part: the block of memory is leaked.
+                Some(Staging::Lent(_) | Staging::Lost) => self.stats.protocol_errors += 1,
+            }
+        }
+    }
+
+    /// Zeros the dirty chunks that were reserved for a request.
+    pub(super) fn zero_chunks(&mut self, index: u16) -> Step {
+        let chunk_bytes = self.map.shape.chunk_bytes();
+        // Each turn sends one operation or passes one place of the 64-bit set.
+        let turns = 128 + 64 * (chunk_bytes / self.zero_step().max(1));
+        for _ in 0..turns {
+            let Some(slot) = self.slots.get_mut(index) else {
+                return Step::InFlight;
+            };
+            let (place, done) = (slot.cursor >> 32, slot.cursor & 0xFFFF_FFFF);
+            if place >= 64 || slot.error.is_some() {
+                break;
+            }
+            if slot.to_zero >> place & 1 == 0 || done >= chunk_bytes {
+                self.stats.chunks_zeroed += slot.to_zero >> place & 1;
+                slot.cursor = (place + 1) << 32;
+                continue;
+            }
+            let first = self.map.shape.chunk_of(GuestOffset(slot.start())).0;
+            let chunk = ChunkIndex(first.saturating_add(place as u32));
+            let Some(target) = self.map.store_chunk(chunk) else {
+                slot.fail(DeviceError::Protocol);
+                break;
+            };
+            let offset = self.map.data_offset + self.map.shape.store_chunk_start(target) + done;
+            match self.send_zeros(index, offset, chunk_bytes - done, false) {
+                Some(sent) => {
+                    if let Some(slot) = self.slots.get_mut(index) {
+                        slot.cursor += sent;
+                    }
+                }
+                None => return Step::Wait,
+            }
+        }
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Step::InFlight;
+        };
+        if slot.outstanding != 0 {
+            return Step::InFlight;
+        }
+        if slot.error.is_some() {
+            return self.end_write(index);
+        }
+        if bug(Bug::ZeroedCountsAsExempt) {
+            self.mark_held_fresh(index);
+        }
+        let fills = [0, 1].into_iter().any(|which| {
+            let (from, to) = self.fill_range(index, which);
+            from < to
+        });
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Step::InFlight;
+        };
+        let data = if slot.head.kind == OpKind::Write {
+            State::Writing
+        } else {
+            State::Zeroing
+        };
+        slot.to_zero = 0;
+        slot.state = if fills { State::Filling } else { data };
+        slot.cursor = if fills { 0 } else { slot.extent_start };
+        Step::Again
+    }
+
+    /// Most bytes that one operation can zero.
+    pub(super) fn zero_step(&self) -> u64 {
+        if self.limits.zero_bytes != 0 {
+            self.limits.zero_bytes
+        } else {
+            // Its op record is what tells whether it is at rest; its size never changes.
+            u64::from(self.options.zero_memory_bytes).min(self.limits.data_bytes)
+        }
+    }
+
+    /// Sends one operation that zeroes at most `bytes` from `offset` of the data device. Returns the
+    /// bytes that it covers; `None` if there is no op record or zero memory for it now.
+    pub(super) fn send_zeros(
+        &mut self,
+        index: u16,
+        offset: u64,
+        bytes: u64,
+        unmap: bool,
+    ) -> Option<u64> {
+        let slot = self.slots.get_mut(index)?;
+        let len = bytes.min(if self.limits.zero_bytes != 0 {
+            self.limits.zero_bytes
+        } else {
+            u64::from(self.options.zero_memory_bytes).min(self.limits.data_bytes)
+        });
+        let generation = slot.generation;
+        let head = |kind, flags, purpose| Head {
+            kind,
+            flags,
+            status: Status::Pending,
+            offset,
+            len,
+            tag: Tag::request(purpose, Role::Data, index, generation).word(),
+        };
+        let op = if self.limits.zero_bytes != 0 {
+            let flags = if unmap && self.limits.zero_unmaps {
+                OpFlags::MAY_UNMAP
+            } else {
+                OpFlags::NONE
+            };
+            self.parts
+                .take(head(OpKind::WriteZeroes, flags, Purpose::Part))?
+        } else {
+            // The device takes no write-zeroes: one write at a time from memory that holds zeros.
+            if !matches!(self.zero_memory, Staging::Whole(_)) {
+                return None;
+            }
+            let head = head(OpKind::Write, OpFlags::NONE, Purpose::ZeroMemory);
+            self.zero_memory.send(&mut self.parts, head, len)?
+        };
+        slot.outstanding += 1;
+        self.stats.parts += 1;
+        self.send(Role::Data, op);
+        Some(len)
+    }
+}

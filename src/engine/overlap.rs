@@ -1,0 +1,43 @@
+//! Who waits for whom.
+//!
+//! Plain writes of mapped blocks need no order among themselves. Whatever copies, fills or zeroes is
+//! *exclusive*: it waits for every write, discard and write-zeroes in flight that touches its guard,
+//! and they wait for it (law 4). The 2011 implementation ordered copies only among copies and lost
+//! acknowledged writes.
+//!
+//! Reads wait for nobody: until a mapping is published they see the old one, and a store chunk that
+//! was handed out is never reused while it is mapped.
+
+use crate::seeded::{Bug, bug};
+use crate::stores::Stores;
+
+use super::{Disk, State};
+
+impl<S: Stores> Disk<S> {
+    /// Whether a write over `[start, end)` must wait. Requests that were admitted count, and so do
+    /// those that came earlier and wait themselves, so that nobody is overtaken for ever.
+    pub(super) fn conflicts(&self, index: u16, start: u64, end: u64, exclusive: bool) -> bool {
+        if bug(Bug::OverlapIgnored) {
+            return false;
+        }
+        let Some(own) = self.slots.get(index) else {
+            return false;
+        };
+        let ticket = own.ticket;
+        self.slots.iter().any(|(other, slot)| {
+            other != index
+                && slot.is_write()
+                && (slot.admitted || slot.ticket < ticket)
+                && (exclusive || slot.exclusive)
+                && !matches!(slot.state, State::Commit(_) | State::DeviceFlush)
+                && slot.guard_start < end
+                && start < slot.guard_end
+        })
+    }
+
+    /// Whether a plain write can skip the look at every slot.
+    #[inline]
+    pub(super) fn nothing_exclusive(&self) -> bool {
+        self.exclusive_count == 0 && self.queued_writes == 0
+    }
+}

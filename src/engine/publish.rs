@@ -1,0 +1,167 @@
+//! The end of a write: its mapping becomes live, or what it held is given back.
+
+use crate::device::{OpFlags, OpKind};
+use crate::format::table::TableEntry;
+use crate::meta::Mapping;
+use crate::seeded::{Bug, bug};
+use crate::stores::Stores;
+use crate::units::{ChunkIndex, GuestOffset, StoreChunk};
+
+use super::poll::Step;
+use super::{Disk, State};
+
+impl<S: Stores> Disk<S> {
+    /// Ends a write or write-zeroes whose device operations all came home.
+    pub(super) fn end_write(&mut self, index: u16) -> Step {
+        self.release_scratch(index);
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Step::InFlight;
+        };
+        let (error, head) = (slot.error, slot.head);
+        if slot.exclusive {
+            slot.exclusive = false;
+            self.exclusive_count = self.exclusive_count.saturating_sub(1);
+        }
+        if let Some(error) = error {
+            self.give_back(index);
+            return self.finish(index, Err(error));
+        }
+        self.publish(index);
+        if head.flags.contains(OpFlags::FUA) && !bug(Bug::FuaWithoutMapping) {
+            return self.make_durable(index);
+        }
+        self.finish(index, Ok(()))
+    }
+
+    /// A FUA write ends when its data and its mapping are durable, whoever mapped it.
+    fn make_durable(&mut self, index: u16) -> Step {
+        if let Err(error) = self.check_poison() {
+            return self.finish(index, Err(error));
+        }
+        let Some(slot) = self.slots.get(index) else {
+            return Step::InFlight;
+        };
+        let (start, end) = (slot.start(), slot.end());
+        let unsaved = self.chunks_of(start, end).any(|(_, chunk)| {
+            let entry = self
+                .map
+                .pending
+                .find(chunk.0)
+                .and_then(|at| self.map.pending.get(at));
+            entry.is_some_and(|entry| entry.dirty || entry.sealed)
+        });
+        let number = self.journal.commits_sealed + 1;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Step::InFlight;
+        };
+        slot.cursor = 0;
+        if unsaved {
+            slot.state = State::Commit(number);
+            self.journal.commit_wanted = true;
+        } else {
+            slot.state = State::DeviceFlush;
+        }
+        self.work.insert(crate::engine::Work::RETRY);
+        Step::Again
+    }
+
+    /// Chunks whose pending entry a request holds. Empty from the second call on.
+    fn take_holds(&mut self, index: u16) -> (u64, u32) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return (0, 0);
+        };
+        let holds = core::mem::replace(&mut slot.holds, 0);
+        (holds, self.map.shape.chunk_of(GuestOffset(slot.start())).0)
+    }
+
+    /// Makes the mappings that a request wrote under live. Only now may a guest see the new place:
+    /// earlier, a read could find it before the data (PROTOCOL row 13).
+    pub(super) fn publish(&mut self, index: u16) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        let (from, to) = match slot.head.kind {
+            OpKind::Write => (slot.extent_start, slot.extent_end),
+            _ => (slot.start(), slot.end()),
+        };
+        let (holds, first) = self.take_holds(index);
+        for place in 0..64u32 {
+            if holds >> place & 1 == 0 {
+                continue;
+            }
+            let chunk = ChunkIndex(first.saturating_add(place));
+            let Some(at) = self.map.pending.find(chunk.0) else {
+                continue;
+            };
+            let old = self.map.mapping(chunk);
+            let Some(entry) = self.map.pending.get_mut(at) else {
+                continue;
+            };
+            entry.holders = entry.holders.saturating_sub(1);
+            let mut new = old;
+            if self.map.has_table && old.entry == TableEntry::Unmapped && entry.reserved != u32::MAX
+            {
+                new.entry = TableEntry::Chunk(StoreChunk(entry.reserved));
+                entry.reserved = u32::MAX;
+            }
+            new.bits |= self.map.touched_bits(chunk, from, to);
+            self.change(chunk, at, old, new);
+        }
+    }
+
+    /// Changes a live mapping that has a pending entry.
+    pub(super) fn change(&mut self, chunk: ChunkIndex, at: u16, old: Mapping, new: Mapping) {
+        if new != old {
+            self.map.set_mapping(chunk, new);
+            self.map.pending.mark_dirty(at);
+        }
+        self.map.pending.remove_if_idle(at);
+    }
+
+    /// Gives back what a failed request held. A store chunk goes back, dirty, only when no other
+    /// request writes to it and none made it live (PROTOCOL rows 20 and 21).
+    fn give_back(&mut self, index: u16) {
+        let (holds, first) = self.take_holds(index);
+        for place in 0..64u32 {
+            if holds >> place & 1 == 0 {
+                continue;
+            }
+            let chunk = first.saturating_add(place);
+            let Some(at) = self.map.pending.find(chunk) else {
+                continue;
+            };
+            let Some(entry) = self.map.pending.get_mut(at) else {
+                continue;
+            };
+            entry.holders = entry.holders.saturating_sub(1);
+            if !bug(Bug::FailedChunkStaysFresh) {
+                entry.fresh = false;
+            }
+            let alone = entry.holders == 0 || bug(Bug::SharedChunkGivenBack);
+            if alone && entry.reserved != u32::MAX {
+                let reserved = core::mem::replace(&mut entry.reserved, u32::MAX);
+                self.alloc.give_back(StoreChunk(reserved));
+            }
+            self.map.pending.remove_if_idle(at);
+        }
+    }
+
+    /// A deliberately wrong variant: what was zeroed but not flushed counts as fresh.
+    pub(super) fn mark_held_fresh(&mut self, index: u16) {
+        let Some(slot) = self.slots.get(index) else {
+            return;
+        };
+        let (holds, first) = (
+            slot.holds,
+            self.map.shape.chunk_of(GuestOffset(slot.start())).0,
+        );
+        for place in 0..64u32 {
+            if holds >> place & 1 == 1
+                && let Some(at) = self.map.pending.find(first.saturating_add(place))
+                && let Some(entry) = self.map.pending.get_mut(at)
+            {
+                entry.fresh = true;
+            }
+        }
+    }
+}

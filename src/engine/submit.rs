@@ -1,0 +1,156 @@
+//! Requests in: validation, the fast path, cancel.
+
+use crate::buffer::Op;
+use crate::device::{DeviceError, OpFlags, OpKind};
+use crate::meta::Source;
+use crate::stores::{Role, Stores};
+
+use super::{Disk, Held, Purpose, RequestId, State, Tag, Work};
+
+/// What became of a cancelled request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// It had not started and completes as `Cancelled` without effect.
+    Cancelled,
+    /// It is under way; its real completion will come.
+    UnderWay,
+}
+
+/// The id names a request that completed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleRequest;
+
+impl core::fmt::Display for StaleRequest {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the request completed already")
+    }
+}
+
+impl core::error::Error for StaleRequest {}
+
+impl<S: Stores> Disk<S> {
+    /// Starts a guest request.
+    ///
+    /// # Errors
+    /// The refused op: `Busy` when all slots are taken (poll, then submit again), `Invalid` for a
+    /// range outside the disk, a misaligned one, or leases that are no multiples of the logical
+    /// block, `ReadOnly`, `Unsupported`, `Poisoned`.
+    #[inline]
+    pub fn start(&mut self, mut op: Op) -> Result<RequestId, Op> {
+        if let Err(error) = self.check_request(&op) {
+            op.complete(Err(error));
+            return Err(op);
+        }
+        let ticket = self.next_ticket;
+        let fast = self.fast_run(&op);
+        let Some((index, slot)) = self.slots.take() else {
+            op.complete(Err(DeviceError::Busy));
+            return Err(op);
+        };
+        self.next_ticket = ticket + 1;
+        self.stats.requests += 1;
+        slot.ticket = ticket;
+        slot.head = op.head();
+        slot.guard_start = slot.head.offset;
+        slot.guard_end = slot.head.offset.wrapping_add(slot.head.len);
+        let id = RequestId {
+            slot: index,
+            generation: slot.generation,
+        };
+        match fast {
+            Some((role, offset)) => {
+                slot.state = State::Forwarded;
+                slot.admitted = true;
+                slot.print = op.fingerprint();
+                op.retarget(
+                    offset,
+                    Tag::request(Purpose::Forward, role, index, id.generation).word(),
+                );
+                self.stats.forwarded += 1;
+                self.send(role, op);
+            }
+            None => {
+                if slot.is_write() {
+                    self.queued_writes += 1;
+                }
+                slot.state = State::Queued;
+                slot.held = Held::Whole(op);
+                self.ready.push(&mut self.slots, index);
+                self.work.insert(Work::READY);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Where a request can go as it is, in its own op: one run, no order to keep.
+    #[inline]
+    fn fast_run(&self, op: &Op) -> Option<(Role, u64)> {
+        let head = op.head();
+        let end = head.offset.wrapping_add(head.len);
+        match head.kind {
+            OpKind::Read => {
+                let run = self.map.run(head.offset, end);
+                if run.bytes != head.len {
+                    return None;
+                }
+                match run.source {
+                    Source::Store(at) => Some((Role::Data, at)),
+                    Source::Base(at) => Some((Role::Base, at)),
+                    Source::Zero | Source::Unreadable => None,
+                }
+            }
+            OpKind::Write if self.nothing_exclusive() => {
+                // A FUA write may need its mapping made durable, but for a raw-like disk.
+                let plain = head.flags == OpFlags::NONE || (self.is_raw() && self.limits.fua);
+                let run = self.map.run(head.offset, end);
+                match run.source {
+                    Source::Store(at) if plain && run.bytes == head.len => Some((Role::Data, at)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the disk has neither table nor live bitmap: guest bytes lie like on a raw disk.
+    pub(super) fn is_raw(&self) -> bool {
+        !self.map.has_table && self.map.bitmap_blocks == 0
+    }
+
+    #[inline]
+    fn check_request(&self, op: &Op) -> Result<(), DeviceError> {
+        self.geometry.check(op)?;
+        if self.closing {
+            return Err(DeviceError::Removed);
+        }
+        if op.kind() != OpKind::Read {
+            self.check_poison()?;
+        }
+        if op.segment_count() > 1 {
+            let mask = self.geometry.logical_block_bytes as usize - 1;
+            let ragged = (0..op.segment_count()).any(|index| op.segment_len(index) & mask != 0);
+            if ragged {
+                return Err(DeviceError::Invalid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for a request to be dropped. One that has not started completes as `Cancelled`; for any
+    /// other the real completion comes.
+    ///
+    /// # Errors
+    /// [`StaleRequest`] if the request completed already.
+    pub fn cancel(&mut self, id: RequestId) -> Result<CancelOutcome, StaleRequest> {
+        let slot = self.slots.get_mut(id.slot).ok_or(StaleRequest)?;
+        if slot.generation != id.generation || slot.state == State::Free {
+            return Err(StaleRequest);
+        }
+        if slot.state != State::Queued {
+            return Ok(CancelOutcome::UnderWay);
+        }
+        slot.cancelled = true;
+        self.work.insert(Work::RETRY);
+        Ok(CancelOutcome::Cancelled)
+    }
+}

@@ -1,0 +1,308 @@
+//! Discard and write-zeroes.
+//!
+//! | block | write-zeroes | discard |
+//! | --- | --- | --- |
+//! | in the store | zeros on the store | the store's discard or unmapping zeros, else nothing |
+//! | unmapped, base hidden or absent | nothing: reads zeros already | nothing |
+//! | in the base, whole, chunk unmapped | bit set: "unmapped and hidden" reads zeros | likewise |
+//! | in the base, whole, chunk mapped or no table | zeros on the store, then bit set | nothing |
+//! | in the base, partly | copied to the store with zeros over the range, then bit set | nothing |
+//!
+//! Both are exclusive over whole blocks. Changes that need no I/O are made at admission, so that no
+//! other request can get between the decision and the change. Chunks are not given back yet.
+
+use crate::buffer::Head;
+use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::format::table::TableEntry;
+use crate::meta::Source;
+use crate::seeded::{Bug, bug};
+use crate::stores::{Role, Stores};
+use crate::units::{ChunkIndex, GuestOffset};
+
+use super::poll::Step;
+use super::write::Needs;
+use super::{Disk, Purpose, Staging, State, Tag};
+
+impl<S: Stores> Disk<S> {
+    pub(super) fn admit_zero(&mut self, index: u16) -> Step {
+        let Some(slot) = self.slots.get(index) else {
+            return Step::InFlight;
+        };
+        let (start, end, kind) = (slot.start(), slot.end(), slot.head.kind);
+        let shape = self.map.shape;
+        let zeroes = kind == OpKind::WriteZeroes;
+        // Whole chunks, since a dirty one may have to be zeroed; these requests are rare.
+        let guard_start = shape.chunk_start(shape.chunk_of(GuestOffset(start))).0;
+        let last = shape.chunk_of(GuestOffset(end.saturating_sub(1)));
+        let guard_end = shape
+            .chunk_start(last)
+            .0
+            .saturating_add(shape.chunk_bytes());
+        if self.set_guard(index, guard_start, guard_end, true) && !bug(Bug::ZeroOverlapIgnored) {
+            return Step::Wait;
+        }
+        let needs = match self.zero_needs(start, end, zeroes) {
+            Ok(Some(needs)) => needs,
+            Ok(None) => {
+                self.journal.commit_wanted |= self.map.pending.dirty_count() > 0;
+                return Step::Wait;
+            }
+            Err(error) => return self.finish(index, Err(error)),
+        };
+        match self.reserve(index, &needs, start) {
+            Ok(true) => {}
+            Ok(false) => return Step::Wait,
+            Err(error) => return self.finish(index, Err(error)),
+        }
+        self.hide_base(start, end);
+        self.mark_admitted(index, true);
+        let fills = zeroes && (needs.extent_start < start || needs.extent_end > end);
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Step::InFlight;
+        };
+        slot.extent_start = needs.extent_start;
+        slot.extent_end = needs.extent_end;
+        self.enter_first_write_state(index, fills, State::Zeroing)
+    }
+
+    /// What a request needs; `None` if the pending table has no room for its changes now.
+    fn zero_needs(&self, start: u64, end: u64, zeroes: bool) -> Result<Option<Needs>, DeviceError> {
+        let mut needs = Needs {
+            changes: 0,
+            entries: 0,
+            chunks: 0,
+            zeroing: false,
+            extent_start: start,
+            extent_end: end,
+        };
+        if zeroes {
+            needs.extent_start = self.fill_start(start);
+            needs.extent_end = self.fill_end(end);
+        }
+        let mut hidden_entries = 0;
+        for (place, chunk) in self.chunks_of(start, end) {
+            let mapping = self.map.mapping(chunk);
+            if matches!(mapping.entry, TableEntry::Unreadable | TableEntry::Split(_)) {
+                return Err(DeviceError::Unreadable);
+            }
+            let unmapped = self.map.has_table && mapping.entry == TableEntry::Unmapped;
+            let in_base = self.map.touched_bits(chunk, start, end) & !mapping.bits;
+            if in_base == 0 {
+                continue;
+            }
+            let whole = self.whole_bits(chunk, start, end) & in_base;
+            if zeroes && (in_base != whole || !unmapped) {
+                self.count_change(&mut needs, place, chunk, unmapped && in_base != whole);
+            } else if unmapped && self.map.pending.find(chunk.0).is_none() {
+                hidden_entries += 1;
+            }
+        }
+        let fits = needs.entries + hidden_entries <= self.map.pending.free_count();
+        Ok(fits.then_some(needs))
+    }
+
+    /// Bits of the blocks of `chunk` that `[start, end)` covers whole, within the base.
+    fn whole_bits(&self, chunk: ChunkIndex, start: u64, end: u64) -> u16 {
+        let shape = &self.map.shape;
+        let from = start.next_multiple_of(shape.block_bytes());
+        let to = if end >= shape.virtual_bytes() {
+            end
+        } else {
+            end - shape.within_block(GuestOffset(end))
+        };
+        self.map.touched_bits(chunk, from, to)
+    }
+
+    /// Hides whole base blocks of unmapped chunks: from now on they read zeros. No I/O, and legal
+    /// before completion, since a request in flight may have happened already.
+    fn hide_base(&mut self, start: u64, end: u64) {
+        for (_, chunk) in self.chunks_of(start, end) {
+            let old = self.map.mapping(chunk);
+            let found = self.map.pending.find(chunk.0);
+            let reserved = found
+                .and_then(|at| self.map.pending.get(at))
+                .is_some_and(|entry| entry.reserved != u32::MAX);
+            let bits = self.whole_bits(chunk, start, end) & !old.bits;
+            // A chunk that was just reserved for this request gets its bits when it is published.
+            if !self.map.has_table || old.entry != TableEntry::Unmapped || bits == 0 || reserved {
+                continue;
+            }
+            let Some(at) = found.or_else(|| self.map.pending.insert(chunk.0, old)) else {
+                continue;
+            };
+            let mut new = old;
+            new.bits |= bits;
+            self.change(chunk, at, old, new);
+        }
+    }
+
+    /// Writes copies and zeros that were not sent yet; ends the request when all came home.
+    pub(super) fn continue_zero(&mut self, index: u16) -> Step {
+        for which in 0..2 {
+            let Some(slot) = self.slots.get(index) else {
+                return Step::InFlight;
+            };
+            if slot.error.is_none() && !self.write_copy(index, which) {
+                return Step::Wait;
+            }
+        }
+        let Some(slot) = self.slots.get(index) else {
+            return Step::InFlight;
+        };
+        let (start, end) = (slot.start(), slot.end());
+        let turns = (slot.head.len >> 9) + 1;
+        for _ in 0..turns {
+            let Some(slot) = self.slots.get_mut(index) else {
+                return Step::InFlight;
+            };
+            slot.cursor = slot.cursor.max(start);
+            let at = slot.cursor;
+            if at >= end || slot.error.is_some() {
+                break;
+            }
+            let Some(sent) = self.zero_next(index, at, end) else {
+                return Step::Wait;
+            };
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.cursor = at + sent.max(1);
+            }
+        }
+        let Some(slot) = self.slots.get(index) else {
+            return Step::InFlight;
+        };
+        if slot.outstanding != 0 {
+            Step::InFlight
+        } else {
+            self.end_write(index)
+        }
+    }
+
+    /// Writes one block that was read from the base, with zeros over the request's range. False if
+    /// there is no op record for it now.
+    fn write_copy(&mut self, index: u16, which: usize) -> bool {
+        let (from, to) = self.fill_range(index, which);
+        let Some(slot) = self.slots.get_mut(index) else {
+            return true;
+        };
+        let (start, end, generation) = (slot.start(), slot.end(), slot.generation);
+        let Some(Some(memory @ Staging::Whole(_))) = slot.scratch.get_mut(which) else {
+            return true;
+        };
+        // The mark tells a copy that was sent from one that still rests.
+        if slot.copies_sent & (1 << which) != 0 {
+            return true;
+        }
+        let (zero_from, zero_to) = (start.max(from), end.min(to));
+        if !memory.fill(zero_from - from, zero_to.saturating_sub(zero_from), 0) {
+            slot.fail(DeviceError::Protocol);
+            return true;
+        }
+        let Some((offset, run)) = self.store_run(from, to) else {
+            return true;
+        };
+        let tag = Tag::request(Purpose::Part, Role::Data, index, generation).word();
+        let head = Head {
+            kind: OpKind::Write,
+            flags: OpFlags::NONE,
+            status: Status::Pending,
+            offset,
+            len: run,
+            tag,
+        };
+        let Some(slot) = self.slots.get_mut(index) else {
+            return true;
+        };
+        let Some(Some(memory)) = slot.scratch.get_mut(which) else {
+            return true;
+        };
+        let Some(op) = memory.send(&mut self.parts, head, run) else {
+            return false;
+        };
+        slot.copies_sent |= 1 << which;
+        slot.outstanding += 1;
+        self.stats.parts += 1;
+        self.send(Role::Data, op);
+        true
+    }
+
+    /// Zeros the run at `at`, if it needs to be. Returns the bytes passed; `None` = not now.
+    fn zero_next(&mut self, index: u16, at: u64, end: u64) -> Option<u64> {
+        let slot = self.slots.get(index)?;
+        let zeroes = slot.head.kind == OpKind::WriteZeroes;
+        let unmap = !zeroes || slot.head.flags.contains(OpFlags::MAY_UNMAP);
+        let run = self.map.run(at, end);
+        match run.source {
+            // Beyond the base's end, but in a block whose bit this request sets.
+            Source::Zero if zeroes && self.in_base(self.map.shape.block_of(GuestOffset(at))) => {
+                self.zero_base_run(index, at, at + run.bytes, unmap)
+            }
+            Source::Zero | Source::Unreadable => Some(run.bytes),
+            Source::Store(offset) if zeroes => self.send_zeros(index, offset, run.bytes, unmap),
+            Source::Store(offset) => self.discard_run(index, offset, run.bytes),
+            Source::Base(_) if !zeroes => Some(run.bytes),
+            Source::Base(_) => self.zero_base_run(index, at, at + run.bytes, unmap),
+        }
+    }
+
+    /// Zeros the store behind base blocks whose bits this request sets when it ends. Blocks that are
+    /// partly covered were copied whole by [`Disk::write_copy`].
+    fn zero_base_run(&mut self, index: u16, at: u64, end: u64, unmap: bool) -> Option<u64> {
+        let copied = (0..2)
+            .map(|which| self.fill_range(index, which))
+            .find(|(from, to)| (*from..*to).contains(&at));
+        if let Some((_, to)) = copied {
+            return Some(to.min(end) - at);
+        }
+        let (next_copy, _) = self.fill_range(index, 1);
+        let end = if next_copy > at {
+            end.min(next_copy)
+        } else {
+            end
+        };
+        if bug(Bug::ZeroBitWithoutZeros) {
+            return Some(end - at);
+        }
+        match self.store_run(at, end) {
+            Some((offset, bytes)) => self.send_zeros(index, offset, bytes, unmap),
+            None => Some(end - at),
+        }
+    }
+
+    /// Discards a mapped run where that is certain to leave zeros; otherwise leaves it alone, which
+    /// is legal.
+    fn discard_run(&mut self, index: u16, offset: u64, bytes: u64) -> Option<u64> {
+        let granularity = self.limits.discard_granularity.max(1);
+        if self.limits.discard_bytes == 0 {
+            let unmaps = self.limits.zero_bytes != 0 && self.limits.zero_unmaps;
+            return if unmaps {
+                self.send_zeros(index, offset, bytes, true)
+            } else {
+                Some(bytes)
+            };
+        }
+        let from = offset.next_multiple_of(granularity);
+        let to = (offset + bytes) / granularity * granularity;
+        if from >= to {
+            return Some(bytes);
+        }
+        if from > offset {
+            return Some(from - offset);
+        }
+        let len = (to - from).min(self.limits.discard_bytes);
+        let slot = self.slots.get_mut(index)?;
+        let tag = Tag::request(Purpose::Part, Role::Data, index, slot.generation).word();
+        let head = Head {
+            kind: OpKind::Discard,
+            flags: OpFlags::NONE,
+            status: Status::Pending,
+            offset,
+            len,
+            tag,
+        };
+        let op = self.parts.take(head)?;
+        slot.outstanding += 1;
+        self.stats.parts += 1;
+        self.send(Role::Data, op);
+        Some(len)
+    }
+}

@@ -1,0 +1,170 @@
+//! Commit, checkpoint, replay: the only module that decides where barriers go.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | `commit.rs` | pending mappings -> journal units -> durable; completes guest flushes |
+//! | `checkpoint.rs` | durable mappings -> their pages in place -> header; frees journal space |
+//! | `replay.rs` | what recovery reads back from the journal |
+//!
+//! Laws that live here (docs/DESIGN.md numbers them):
+//! 1. A unit is written only after the data it exposes is durable, but for *exempt* mappings.
+//! 2. One commit at a time. A flush that arrives during one waits for the next.
+//! 3. Pages in place hold only values whose units are known durable.
+//! 4. Journal space is free only when a header that no longer needs it is known durable.
+//! 5. After a failed metadata write or a failed flush nothing is acknowledged any more.
+
+mod checkpoint;
+mod commit;
+pub(crate) mod replay;
+
+pub(crate) use checkpoint::{Checkpoint, CheckpointKind};
+pub(crate) use commit::Commit;
+
+use crate::buffer::{Arena, OpPool, Part};
+use crate::engine::Staging;
+use crate::format::journal::{StoreRecord, commit_units_max, records_per_unit};
+use crate::format::{Header, PAGE_BYTES, SlotIndex};
+use crate::units::Instant;
+
+/// Ops that journal, checkpoint and growth can have in flight together, with room to spare: two
+/// journal writes or flushes, one page write or flush, one growth step.
+pub(crate) const JOURNAL_OPS: u32 = 8;
+
+/// Everything that moves mappings to the disk.
+pub(crate) struct Journal {
+    /// The newest durable header.
+    pub(crate) header: Header,
+    /// The slot it is in; the next one goes to the other.
+    pub(crate) slot: SlotIndex,
+    /// Journal units; 0 without a journal.
+    pub(crate) units: u64,
+    pub(crate) unit_bytes: u32,
+    /// Sequence number of the next unit.
+    pub(crate) next_seq: u64,
+    /// Units below are in place, and a header that says so is durable.
+    pub(crate) stable_seq: u64,
+    /// Units below are known durable.
+    pub(crate) durable_seq: u64,
+    pub(crate) commit: Commit,
+    pub(crate) checkpoint: Checkpoint,
+    /// Number of the newest commit that was sealed, and of the newest that is durable.
+    pub(crate) commits_sealed: u64,
+    pub(crate) commits_durable: u64,
+    /// A commit should start although no limit asks for it.
+    pub(crate) commit_wanted: bool,
+    /// A checkpoint should start although the journal is not half full.
+    pub(crate) checkpoint_wanted: bool,
+    /// The zero floor should be in the next commit.
+    pub(crate) floor_wanted: bool,
+    /// Size of the store, flushed but not recorded yet; 0 = nothing to record.
+    pub(crate) grown_to: u64,
+    /// When the oldest pending mapping got dirty.
+    pub(crate) dirty_since: Option<Instant>,
+    /// A metadata write or a flush failed.
+    pub(crate) poisoned: bool,
+    pub(crate) commit_memory: Staging,
+    pub(crate) page_memory: Staging,
+    /// One page, to put a unit, a page or a header together.
+    pub(crate) page: Part<u8>,
+    /// Ops that nobody else can take, so that the journal always moves.
+    pub(crate) ops: OpPool,
+}
+
+/// Sizes of the journal's own memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JournalSize {
+    pub(crate) commit_bytes: u32,
+    pub(crate) page_bytes: u32,
+}
+
+impl JournalSize {
+    /// What a header asks for.
+    pub(crate) fn new(header: &Header) -> JournalSize {
+        let units = commit_units_max(header.journal_units(), header.atomic_unit);
+        let commit_bytes = units
+            .saturating_mul(header.atomic_unit)
+            .max(PAGE_BYTES as u32);
+        JournalSize {
+            commit_bytes,
+            page_bytes: 64 << 10,
+        }
+    }
+
+    /// Staging memory; carved first.
+    pub(crate) const fn staging_bytes(&self) -> usize {
+        Arena::staging_bytes(self.commit_bytes as usize)
+            + Arena::staging_bytes(self.page_bytes as usize)
+    }
+
+    /// The other parts.
+    pub(crate) const fn part_bytes(&self) -> usize {
+        Arena::part_bytes::<u8>(PAGE_BYTES) + OpPool::arena_bytes(JOURNAL_OPS as usize)
+    }
+}
+
+impl Journal {
+    /// The journal of an image as its header describes it; nothing replayed yet.
+    pub(crate) fn new(
+        header: Header,
+        slot: SlotIndex,
+        commit_memory: Staging,
+        page_memory: Staging,
+        page: Part<u8>,
+        ops: OpPool,
+    ) -> Journal {
+        let stable_seq = header.core.stable_seq;
+        Journal {
+            header,
+            slot,
+            units: header.journal_units(),
+            unit_bytes: header.atomic_unit,
+            next_seq: stable_seq,
+            stable_seq,
+            durable_seq: stable_seq,
+            commit: Commit::IDLE,
+            checkpoint: Checkpoint::idle(header),
+            commits_sealed: 0,
+            commits_durable: 0,
+            commit_wanted: false,
+            checkpoint_wanted: false,
+            floor_wanted: false,
+            grown_to: 0,
+            dirty_since: None,
+            poisoned: false,
+            commit_memory,
+            page_memory,
+            page,
+            ops,
+        }
+    }
+
+    /// Free units.
+    pub(crate) fn room(&self) -> u64 {
+        self.units
+            .saturating_sub(self.next_seq.saturating_sub(self.stable_seq))
+    }
+
+    /// Map records that one commit holds, beside a store record.
+    pub(crate) fn commit_records_max(&self) -> usize {
+        let units = commit_units_max(self.units, self.unit_bytes);
+        let records = units.saturating_mul(records_per_unit(self.unit_bytes));
+        records.saturating_sub(2) as usize
+    }
+
+    /// Whether half of the journal is in use.
+    pub(crate) fn half_full(&self) -> bool {
+        self.next_seq
+            .saturating_sub(self.stable_seq)
+            .saturating_mul(2)
+            >= self.units
+            && self.units > 0
+    }
+
+    /// Size and floor as replay must find them.
+    pub(crate) fn store_record(floor: u32, store_bytes: u64) -> StoreRecord {
+        StoreRecord {
+            zero_floor_chunk: floor,
+            store_bytes,
+        }
+    }
+}

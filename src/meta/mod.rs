@@ -1,0 +1,272 @@
+//! The mapping in memory: table and bitmap pages, what changed, and what it means for a range.
+//!
+//! The unit of change is the *mapping* of one chunk: its table entry together with the base-bitmap
+//! bits of its at most 16 blocks. Both travel in one journal record, so that a crash can never leave
+//! one without the other (SPEC.md §7).
+//!
+//! Invariants:
+//! 1. `pages` always holds the *live* mapping: what a guest read may use.
+//! 2. A mapping whose live value is not known durable has an entry in `pending`, which keeps the
+//!    last durable value. So live minus pending is exactly what a checkpoint may write in place.
+//! 3. Page numbers run through the table's pages and then the bitmap's, as in the checksum arrays.
+
+mod dirty;
+mod pending;
+mod runs;
+
+pub(crate) use dirty::DirtyPages;
+pub(crate) use pending::{NONE, Pending, PendingTable};
+pub(crate) use runs::Source;
+
+use crate::buffer::{Arena, Part};
+use crate::format::bitmap;
+use crate::format::page::PageCounts;
+use crate::format::table::{self, TableEntry};
+use crate::format::{Header, PAGE_BYTES};
+use crate::units::{ChunkIndex, Shape, StoreChunk};
+
+/// Table entry and base-bitmap bits of one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    /// Where the chunk lives. [`TableEntry::Unmapped`] without a table.
+    pub(crate) entry: TableEntry,
+    /// Bit `i` set: block `i` of the chunk is not in the base.
+    pub(crate) bits: u16,
+}
+
+/// Everything that decides where a guest byte lives.
+pub(crate) struct Map {
+    pub(crate) shape: Shape,
+    /// Table pages, then bitmap pages, as they would be on disk.
+    pub(crate) pages: Part<u8>,
+    /// Checksums of the pages as last written in place, as on disk.
+    pub(crate) sums: Part<u8>,
+    pub(crate) counts: PageCounts,
+    pub(crate) dirty: DirtyPages,
+    pub(crate) pending: PendingTable,
+    pub(crate) has_table: bool,
+    /// Blocks that the bitmap covers; 0 = no base.
+    pub(crate) bitmap_blocks: u64,
+    /// Bytes of the base that the guest can see.
+    pub(crate) base_bytes: u64,
+    /// Where chunk 0 of the store starts on the data device.
+    pub(crate) data_offset: u64,
+    table_bytes: usize,
+}
+
+/// Sizes that a [`Map`] takes from an arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MapSize {
+    pub(crate) page_bytes: usize,
+    pub(crate) sum_bytes: usize,
+    pub(crate) page_count: usize,
+    pub(crate) pending: u16,
+}
+
+impl MapSize {
+    pub(crate) const fn arena_bytes(&self) -> usize {
+        Arena::part_bytes::<u8>(self.page_bytes)
+            + Arena::part_bytes::<u8>(self.sum_bytes)
+            + DirtyPages::arena_bytes(self.page_count)
+            + PendingTable::arena_bytes(self.pending)
+    }
+}
+
+impl Map {
+    /// Carves an empty map for `header`. `None` if the arena is too small.
+    pub(crate) fn carve(
+        arena: &mut Arena,
+        header: &Header,
+        shape: Shape,
+        size: &MapSize,
+        base_bytes: u64,
+    ) -> Option<Map> {
+        let counts = header.page_counts();
+        Some(Map {
+            shape,
+            pages: arena.carve(size.page_bytes, 0u8)?,
+            sums: arena.carve(size.sum_bytes, 0u8)?,
+            counts,
+            dirty: DirtyPages::carve(arena, size.page_count)?,
+            pending: PendingTable::carve(arena, size.pending)?,
+            has_table: header.has_table(),
+            bitmap_blocks: if header.has_bitmap() {
+                header.bitmap_blocks()
+            } else {
+                0
+            },
+            base_bytes: if header.has_bitmap() {
+                base_bytes.min(shape.virtual_bytes())
+            } else {
+                0
+            },
+            data_offset: header.core.data_offset,
+            table_bytes: counts.table_pages as usize * PAGE_BYTES,
+        })
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn reclaim(self, arena: &mut Arena) -> bool {
+        arena.reclaim(self.pages).is_ok()
+            & arena.reclaim(self.sums).is_ok()
+            & self.dirty.reclaim(arena)
+            & self.pending.reclaim(arena)
+    }
+
+    fn table(&self) -> &[u8] {
+        self.pages.get(..self.table_bytes).unwrap_or(&[])
+    }
+
+    fn table_mut(&mut self) -> &mut [u8] {
+        self.pages.get_mut(..self.table_bytes).unwrap_or(&mut [])
+    }
+
+    pub(crate) fn bitmap(&self) -> &[u8] {
+        self.pages.get(self.table_bytes..).unwrap_or(&[])
+    }
+
+    fn bitmap_mut(&mut self) -> &mut [u8] {
+        self.pages.get_mut(self.table_bytes..).unwrap_or(&mut [])
+    }
+
+    /// Blocks of `chunk` that the base covers: the meaningful low bits of its [`Mapping::bits`].
+    #[inline]
+    pub(crate) fn group_len(&self, chunk: ChunkIndex) -> u32 {
+        if self.bitmap_blocks == 0 {
+            return 0;
+        }
+        let first = self.shape.first_block(chunk).0;
+        bitmap::group_len(first, self.shape.blocks_per_chunk(), self.bitmap_blocks)
+    }
+
+    /// The live table entry. Damaged entries were refused at open and read as unreadable.
+    #[inline]
+    pub(crate) fn entry(&self, chunk: ChunkIndex) -> TableEntry {
+        match table::read_entry(self.table(), chunk) {
+            Some(Ok(entry)) => entry,
+            _ => TableEntry::Unreadable,
+        }
+    }
+
+    /// The live bits of a chunk's blocks; bits beyond the base are clear.
+    #[inline]
+    pub(crate) fn bits(&self, chunk: ChunkIndex) -> u16 {
+        let len = self.group_len(chunk);
+        if len == 0 {
+            return 0;
+        }
+        bitmap::read_group(self.bitmap(), self.shape.first_block(chunk).0, len)
+    }
+
+    /// The live mapping of a chunk.
+    pub(crate) fn mapping(&self, chunk: ChunkIndex) -> Mapping {
+        let entry = if self.has_table {
+            self.entry(chunk)
+        } else {
+            TableEntry::Unmapped
+        };
+        Mapping {
+            entry,
+            bits: self.bits(chunk),
+        }
+    }
+
+    /// Changes the live mapping of a chunk. The caller keeps invariant 2.
+    pub(crate) fn set_mapping(&mut self, chunk: ChunkIndex, value: Mapping) {
+        if self.has_table {
+            // Every chunk of the disk has an entry; the header's validation saw to that.
+            let _ = table::write_entry(self.table_mut(), chunk, value.entry);
+        }
+        let len = self.group_len(chunk);
+        if len != 0 {
+            let first = self.shape.first_block(chunk).0;
+            bitmap::write_group(self.bitmap_mut(), first, len, value.bits);
+        }
+    }
+
+    /// Marks the pages that hold a chunk's mapping as changed by a durable record.
+    pub(crate) fn mark_dirty(&mut self, chunk: ChunkIndex) {
+        if self.has_table {
+            self.dirty.mark(chunk.0 / table::ENTRIES_PER_PAGE);
+        }
+        if self.group_len(chunk) != 0 {
+            // 4096 bytes of 8 bits; a group never straddles a byte pair, so never a page.
+            let page = self.shape.first_block(chunk).0 >> 15;
+            self.dirty
+                .mark(self.counts.table_pages.saturating_add(page as u32));
+        }
+    }
+
+    /// Bytes of a page by its number.
+    pub(crate) fn page(&self, number: u32) -> Option<&[u8; PAGE_BYTES]> {
+        let start = (number as usize).checked_mul(PAGE_BYTES)?;
+        self.pages.get(start..)?.first_chunk()
+    }
+
+    /// Copies a page as it may be written in place: live, with every change that is not known
+    /// durable taken back (law 6).
+    pub(crate) fn stage_page(
+        &self,
+        number: u32,
+        target: &mut [u8; PAGE_BYTES],
+        live: bool,
+    ) -> bool {
+        let Some(page) = self.page(number) else {
+            return false;
+        };
+        target.copy_from_slice(page);
+        if live {
+            return true;
+        }
+        let table_pages = self.counts.table_pages;
+        for pending in self.pending.iter() {
+            let chunk = ChunkIndex(pending.chunk);
+            if number < table_pages {
+                if chunk.0 / table::ENTRIES_PER_PAGE == number {
+                    let within = ChunkIndex(chunk.0 % table::ENTRIES_PER_PAGE);
+                    let _ = table::write_entry(target, within, pending.durable.entry);
+                }
+            } else {
+                let first = self.shape.first_block(chunk).0;
+                let len = self.group_len(chunk);
+                if len != 0 && first >> 15 == u64::from(number - table_pages) {
+                    bitmap::write_group(target, first & 0x7FFF, len, pending.durable.bits);
+                }
+            }
+        }
+        true
+    }
+
+    /// Where `chunk` of the guest's disk lives or will live: its live entry, or the chunk reserved
+    /// for it. Without a table every chunk is at its own place.
+    #[inline]
+    pub(crate) fn store_chunk(&self, chunk: ChunkIndex) -> Option<StoreChunk> {
+        if !self.has_table {
+            return Some(StoreChunk(chunk.0));
+        }
+        match self.entry(chunk) {
+            TableEntry::Chunk(at) => Some(at),
+            _ => {
+                let reserved = self.pending.get(self.pending.find(chunk.0)?)?.reserved;
+                (reserved != u32::MAX).then_some(StoreChunk(reserved))
+            }
+        }
+    }
+
+    /// Bits of the blocks of `chunk` that `[start, end)` touches, within the base.
+    pub(crate) fn touched_bits(&self, chunk: ChunkIndex, start: u64, end: u64) -> u16 {
+        let len = self.group_len(chunk);
+        let begin = self.shape.chunk_start(chunk).0;
+        let (from, to) = (
+            start.max(begin),
+            end.min(begin.saturating_add(self.shape.chunk_bytes())),
+        );
+        if len == 0 || from >= to {
+            return 0;
+        }
+        let block = |offset: u64| self.shape.block_of(crate::units::GuestOffset(offset)).0;
+        let first = block(from).saturating_sub(block(begin)) as u32;
+        let last = block(to - 1).saturating_sub(block(begin)) as u32;
+        (bitmap::group_mask(last + 1) & !bitmap::group_mask(first)) & bitmap::group_mask(len)
+    }
+}

@@ -1,0 +1,296 @@
+//! Mappings on their way to the journal: a bounded table with the last durable value of each.
+//!
+//! An entry lives from the first reservation or change of a chunk until its live value is durable
+//! and no request holds it. Invariants:
+//! 1. An entry is in the dirty list iff its live value differs from what was last sealed or durable
+//!    (`dirty`), and in the sealed list iff its record is in the commit under way (`sealed`).
+//! 2. `durable` changes only when a commit is known durable.
+
+use crate::buffer::{Arena, Part};
+
+use super::{Mapping, TableEntry};
+
+/// No entry, no link.
+pub(crate) const NONE: u16 = u16::MAX;
+
+/// One mapping on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    /// Chunk of the guest's disk; `u32::MAX` in a free entry.
+    pub(crate) chunk: u32,
+    /// Store chunk reserved for it but not published, or `u32::MAX`.
+    pub(crate) reserved: u32,
+    /// The value that recovery would find now.
+    pub(crate) durable: Mapping,
+    /// The value in the commit under way; meaningful while `sealed`.
+    pub(crate) in_commit: Mapping,
+    /// Requests that write under this mapping and have not ended.
+    pub(crate) holders: u16,
+    /// The store chunk reads zeros wherever no completed or running write of its first owner put
+    /// data: it lies above the session's floor and no write to it failed.
+    pub(crate) fresh: bool,
+    pub(crate) dirty: bool,
+    pub(crate) sealed: bool,
+    next_in_bucket: u16,
+    next_dirty: u16,
+    next_sealed: u16,
+}
+
+const FREE: Pending = Pending {
+    chunk: u32::MAX,
+    reserved: u32::MAX,
+    durable: Mapping {
+        entry: TableEntry::Unmapped,
+        bits: 0,
+    },
+    in_commit: Mapping {
+        entry: TableEntry::Unmapped,
+        bits: 0,
+    },
+    holders: 0,
+    fresh: false,
+    dirty: false,
+    sealed: false,
+    next_in_bucket: NONE,
+    next_dirty: NONE,
+    next_sealed: NONE,
+};
+
+/// A singly linked list through the entries.
+#[derive(Clone, Copy)]
+struct List {
+    head: u16,
+    tail: u16,
+    len: u16,
+}
+
+const EMPTY: List = List {
+    head: NONE,
+    tail: NONE,
+    len: 0,
+};
+
+/// The table: entries, hash buckets, dirty list, sealed list, free list.
+pub(crate) struct PendingTable {
+    entries: Part<Pending>,
+    buckets: Part<u16>,
+    free: u16,
+    free_count: u16,
+    dirty: List,
+    sealed: List,
+}
+
+const fn bucket_count(capacity: u16) -> usize {
+    (capacity as usize).next_power_of_two()
+}
+
+impl PendingTable {
+    pub(crate) const fn arena_bytes(capacity: u16) -> usize {
+        Arena::part_bytes::<Pending>(capacity as usize)
+            + Arena::part_bytes::<u16>(bucket_count(capacity))
+    }
+
+    pub(crate) fn carve(arena: &mut Arena, capacity: u16) -> Option<PendingTable> {
+        let last = capacity.checked_sub(1);
+        let entries = arena.carve_with(usize::from(capacity), |index| {
+            let next = if Some(index as u16) == last {
+                NONE
+            } else {
+                index as u16 + 1
+            };
+            Pending {
+                next_in_bucket: next,
+                ..FREE
+            }
+        })?;
+        let buckets = arena.carve(bucket_count(capacity), NONE)?;
+        let free = if capacity == 0 { NONE } else { 0 };
+        Some(PendingTable {
+            entries,
+            buckets,
+            free,
+            free_count: capacity,
+            dirty: EMPTY,
+            sealed: EMPTY,
+        })
+    }
+
+    pub(crate) fn reclaim(self, arena: &mut Arena) -> bool {
+        arena.reclaim(self.entries).is_ok() & arena.reclaim(self.buckets).is_ok()
+    }
+
+    fn bucket_of(&self, chunk: u32) -> usize {
+        // Fibonacci hashing: neighbours spread, which is what sequential first writes need.
+        let hash = chunk.wrapping_mul(0x9E37_79B1) >> 7;
+        hash as usize & (self.buckets.len().wrapping_sub(1))
+    }
+
+    pub(crate) fn free_count(&self) -> usize {
+        usize::from(self.free_count)
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Mappings whose live value waits for a commit.
+    pub(crate) fn dirty_count(&self) -> usize {
+        usize::from(self.dirty.len)
+    }
+
+    /// Every entry in use.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.entries.iter().filter(|entry| entry.chunk != u32::MAX)
+    }
+
+    pub(crate) fn get(&self, index: u16) -> Option<&Pending> {
+        self.entries.get(usize::from(index))
+    }
+
+    pub(crate) fn get_mut(&mut self, index: u16) -> Option<&mut Pending> {
+        self.entries.get_mut(usize::from(index))
+    }
+
+    /// The entry of a chunk.
+    pub(crate) fn find(&self, chunk: u32) -> Option<u16> {
+        let mut index = *self.buckets.get(self.bucket_of(chunk))?;
+        for _ in 0..self.entries.len() {
+            let entry = self.entries.get(usize::from(index))?;
+            if entry.chunk == chunk {
+                return Some(index);
+            }
+            index = entry.next_in_bucket;
+        }
+        None
+    }
+
+    /// Adds an entry for a chunk that has none. `None` if the table is full.
+    pub(crate) fn insert(&mut self, chunk: u32, durable: Mapping) -> Option<u16> {
+        let bucket = self.bucket_of(chunk);
+        let index = self.free;
+        let head = self.buckets.get_mut(bucket)?;
+        let entry = self.entries.get_mut(usize::from(index))?;
+        self.free = entry.next_in_bucket;
+        *entry = Pending {
+            chunk,
+            durable,
+            next_in_bucket: *head,
+            ..FREE
+        };
+        *head = index;
+        self.free_count = self.free_count.saturating_sub(1);
+        Some(index)
+    }
+
+    /// Removes an entry that nothing refers to any more: no holder, not dirty, not sealed.
+    pub(crate) fn remove_if_idle(&mut self, index: u16) {
+        let Some(entry) = self.get(index) else { return };
+        if entry.holders != 0 || entry.dirty || entry.sealed || entry.chunk == u32::MAX {
+            return;
+        }
+        let (chunk, next) = (entry.chunk, entry.next_in_bucket);
+        let bucket = self.bucket_of(chunk);
+        let Some(head) = self.buckets.get_mut(bucket) else {
+            return;
+        };
+        if *head == index {
+            *head = next;
+        } else {
+            let mut at = *head;
+            for _ in 0..self.entries.len() {
+                let Some(entry) = self.entries.get_mut(usize::from(at)) else {
+                    return;
+                };
+                if entry.next_in_bucket == index {
+                    entry.next_in_bucket = next;
+                    break;
+                }
+                at = entry.next_in_bucket;
+            }
+        }
+        let free = self.free;
+        if let Some(entry) = self.get_mut(index) {
+            *entry = Pending {
+                next_in_bucket: free,
+                ..FREE
+            };
+            self.free = index;
+            self.free_count += 1;
+        }
+    }
+
+    /// Notes that the live value of an entry changed.
+    pub(crate) fn mark_dirty(&mut self, index: u16) {
+        let Some(entry) = self.get_mut(index) else {
+            return;
+        };
+        if entry.dirty {
+            return;
+        }
+        entry.dirty = true;
+        entry.next_dirty = NONE;
+        let tail = self.dirty.tail;
+        match self.get_mut(tail) {
+            Some(last) => last.next_dirty = index,
+            None => self.dirty.head = index,
+        }
+        self.dirty.tail = index;
+        self.dirty.len += 1;
+    }
+
+    /// Chunk of the oldest dirty entry.
+    pub(crate) fn dirty_head_chunk(&self) -> Option<u32> {
+        self.get(self.dirty.head).map(|entry| entry.chunk)
+    }
+
+    /// Takes the oldest dirty entry and seals it with its live value.
+    pub(crate) fn seal_next(&mut self, live: Mapping) -> Option<u16> {
+        let index = self.dirty.head;
+        let entry = self.get_mut(index)?;
+        entry.dirty = false;
+        entry.sealed = true;
+        entry.in_commit = live;
+        let next = core::mem::replace(&mut entry.next_dirty, NONE);
+        entry.next_sealed = NONE;
+        self.dirty.head = next;
+        if next == NONE {
+            self.dirty.tail = NONE;
+        }
+        self.dirty.len = self.dirty.len.saturating_sub(1);
+        let tail = self.sealed.tail;
+        match self.get_mut(tail) {
+            Some(last) => last.next_sealed = index,
+            None => self.sealed.head = index,
+        }
+        self.sealed.tail = index;
+        self.sealed.len += 1;
+        Some(index)
+    }
+
+    /// First entry of the commit under way.
+    pub(crate) fn sealed_head(&self) -> u16 {
+        self.sealed.head
+    }
+
+    /// The entry after `index` in the commit under way.
+    pub(crate) fn sealed_next(&self, index: u16) -> u16 {
+        self.get(index).map_or(NONE, |entry| entry.next_sealed)
+    }
+
+    /// Takes the first entry of a commit that became durable; its sealed value is durable now.
+    /// Returns its index and chunk.
+    pub(crate) fn settle_next(&mut self) -> Option<(u16, u32)> {
+        let index = self.sealed.head;
+        let entry = self.get_mut(index)?;
+        entry.sealed = false;
+        entry.durable = entry.in_commit;
+        let chunk = entry.chunk;
+        let next = core::mem::replace(&mut entry.next_sealed, NONE);
+        self.sealed.head = next;
+        if next == NONE {
+            self.sealed.tail = NONE;
+        }
+        self.sealed.len = self.sealed.len.saturating_sub(1);
+        Some((index, chunk))
+    }
+}

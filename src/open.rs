@@ -1,0 +1,23 @@
+//! Opening an image, in two steps, since the memory it needs depends on it.
+//!
+//! ```text
+//! Probe::new(stores, scratch memory) ── poll ──► Layout ── arena_bytes() ──►
+//! Opening::new(stores, layout, arena memory) ── poll ──► Disk
+//! ```
+//!
+//! Opening is recovery: flush the metadata device, read everything, replay the journal, check, and
+//! (unless read-only) write the replayed pages, flush, write a header that skips sequence numbers,
+//! flush. Nothing is written before every check has passed, and nothing at all if one fails.
+
+mod error;
+mod layout;
+mod options;
+mod probe;
+mod recovery;
+
+pub use error::{GeometryProblem, OpenError};
+pub use layout::Layout;
+pub use options::OpenOptions;
+pub use probe::{PROBE_ARENA_BYTES, Probe, ProbeFailure, Probed};
+pub(crate) use recovery::OpenOp;
+pub use recovery::{OpenFailure, Opening};

@@ -1,0 +1,309 @@
+//! What an image needs: memory, and devices that suit.
+
+use crate::alloc::Allocator;
+use crate::buffer::{Arena, OpPool, SEGMENTS_MAX};
+use crate::device::Geometry;
+use crate::engine::{REQUEST_CHUNKS_MAX, Slots, TransferLimits};
+use crate::format::journal::{commit_units_max, records_per_unit};
+use crate::format::{Header, PAGE_BYTES, SlotIndex};
+use crate::journal::JournalSize;
+use crate::meta::MapSize;
+use crate::stores::{Role, Stores};
+use crate::units::Shape;
+
+use super::error::{GeometryProblem, OpenError};
+use super::options::OpenOptions;
+
+/// A probed image: its header, what the session will be like, and the memory that it takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    pub(crate) header: Header,
+    pub(crate) slot: SlotIndex,
+    pub(crate) shape: Shape,
+    pub(crate) options: OpenOptions,
+    pub(crate) geometry: Geometry,
+    pub(crate) limits: TransferLimits,
+    /// Bytes of the base that count: what is on record, or less if the base is shorter.
+    pub(crate) base_bytes: u64,
+    pub(crate) map: MapSize,
+    pub(crate) journal: JournalSize,
+    /// Store chunks that the free map has room for.
+    pub(crate) store_chunks_max: u32,
+}
+
+impl Layout {
+    /// Checks the devices against the header and computes all sizes.
+    pub(crate) fn new<S: Stores>(
+        stores: &S,
+        header: Header,
+        slot: SlotIndex,
+        options: OpenOptions,
+    ) -> Result<Layout, OpenError> {
+        let options = options.clamped();
+        let shape = header.shape();
+        let metadata = checked(stores, Role::Metadata, &header, &options)?;
+        let data = checked(stores, Role::Data, &header, &options)?;
+        if header.has_external_data() == S::SHARED {
+            return Err(OpenError::DataDevice { wanted: S::SHARED });
+        }
+        if metadata.atomic_write_bytes > header.atomic_unit {
+            let value = u64::from(metadata.atomic_write_bytes);
+            let problem = GeometryProblem::AtomicWrite;
+            return Err(OpenError::Geometry {
+                role: Role::Metadata,
+                problem,
+                value,
+            });
+        }
+        if header.is_read_only() && !options.read_only {
+            let features = header.features.unknown_ro_compatible();
+            return Err(OpenError::NeedsReadOnly { features });
+        }
+        header.validate(metadata.capacity_bytes, Some(data.capacity_bytes))?;
+        let base = check_base(stores, &header, &options)?;
+        let base_bytes = base.map_or(0, |base| base.capacity_bytes.min(header.core.base_bytes));
+        let limits = transfer_limits(&data, base.as_ref());
+        Ok(Layout {
+            header,
+            slot,
+            shape,
+            options,
+            geometry: disk_geometry(&header, &shape, &options, &data, base.as_ref()),
+            limits,
+            base_bytes,
+            map: map_size(&header, &options),
+            journal: JournalSize::new(&header),
+            store_chunks_max: store_chunks_max(&header, &data),
+        })
+    }
+
+    /// Bytes of arena that [`Opening::new`](super::Opening::new) needs, exactly. The arena must
+    /// start at a multiple of 4096.
+    #[must_use]
+    pub const fn arena_bytes(&self) -> usize {
+        let options = &self.options;
+        let scratch = Arena::staging_bytes(self.header.core.block_bytes as usize)
+            .saturating_mul(options.scratch_blocks as usize);
+        self.journal.staging_bytes()
+            + Arena::staging_bytes(options.zero_memory_bytes as usize)
+            + scratch
+            + Arena::staging_bytes(OpPool::arena_bytes(self.holder_count() as usize))
+            + OpPool::arena_bytes(options.part_ops as usize)
+            + self.journal.part_bytes()
+            + Slots::arena_bytes(options.queue_depth)
+            + self.map.arena_bytes()
+            + Allocator::arena_bytes(self.store_chunks_max)
+    }
+
+    /// Op records that hold staging memory: commit, pages, zeros, and each block of scratch.
+    pub(crate) const fn holder_count(&self) -> u32 {
+        3 + self.options.scratch_blocks as u32
+    }
+
+    /// The image's header.
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// What the disk will be like.
+    #[must_use]
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+}
+
+/// The geometry of a device that must be there, checked against the image.
+fn checked<S: Stores>(
+    stores: &S,
+    role: Role,
+    header: &Header,
+    options: &OpenOptions,
+) -> Result<Geometry, OpenError> {
+    let missing = match role {
+        Role::Base => OpenError::NoBase,
+        Role::Metadata | Role::Data => OpenError::DataDevice { wanted: true },
+    };
+    let geometry = stores.geometry(role).ok_or(missing)?;
+    let logical = geometry.logical_block_bytes;
+    let bad = |problem, value| {
+        Err(OpenError::Geometry {
+            role,
+            problem,
+            value,
+        })
+    };
+    if !logical.is_power_of_two() || !(512..=4096).contains(&logical) {
+        return bad(GeometryProblem::LogicalBlock, u64::from(logical));
+    }
+    if u64::from(logical) > header.core.block_bytes
+        || (role == Role::Metadata && logical > header.atomic_unit)
+        || (role == Role::Base && header.core.base_bytes % u64::from(logical) != 0)
+    {
+        return bad(GeometryProblem::LogicalBlock, u64::from(logical));
+    }
+    let transfer = u64::from(geometry.transfer_max_bytes.min(geometry.segment_max_bytes));
+    if transfer < header.core.block_bytes.max(64 << 10) {
+        return bad(GeometryProblem::TransferMax, transfer);
+    }
+    if geometry.segments_max < 4 {
+        return bad(
+            GeometryProblem::SegmentsMax,
+            u64::from(geometry.segments_max),
+        );
+    }
+    if geometry.read_only && !options.read_only && role != Role::Base {
+        return bad(GeometryProblem::ReadOnly, 1);
+    }
+    Ok(geometry)
+}
+
+fn check_base<S: Stores>(
+    stores: &S,
+    header: &Header,
+    options: &OpenOptions,
+) -> Result<Option<Geometry>, OpenError> {
+    if !header.has_bitmap() {
+        return Ok(None);
+    }
+    let base = checked(stores, Role::Base, header, options)?;
+    if options.accept_base {
+        return Ok(Some(base));
+    }
+    if base.capacity_bytes != header.core.base_bytes {
+        return Err(OpenError::BaseMismatch {
+            recorded_bytes: header.core.base_bytes,
+            found_bytes: base.capacity_bytes,
+        });
+    }
+    match options.base_id {
+        Some(id) if header.base_id != [0; 16] && id != header.base_id => {
+            Err(OpenError::BaseIdMismatch)
+        }
+        _ => Ok(Some(base)),
+    }
+}
+
+fn map_size(header: &Header, options: &OpenOptions) -> MapSize {
+    let counts = header.page_counts();
+    let pages = counts.total() as usize;
+    let units = commit_units_max(header.journal_units(), header.atomic_unit);
+    let records = units
+        .saturating_mul(records_per_unit(header.atomic_unit))
+        .saturating_sub(2);
+    let changes = header.has_table() || header.has_bitmap();
+    let pending = if changes {
+        u32::from(options.pending_max).min(records).max(1)
+    } else {
+        0
+    };
+    MapSize {
+        page_bytes: pages.saturating_mul(PAGE_BYTES),
+        sum_bytes: usize::try_from(header.checksum_bytes).unwrap_or(usize::MAX),
+        page_count: pages,
+        pending: u16::try_from(pending).unwrap_or(u16::MAX),
+    }
+}
+
+/// Chunks that the store has or may grow to. Without snapshots every chunk of the disk needs at most
+/// one; a few more allow for chunks that failed writes left dirty.
+fn store_chunks_max(header: &Header, data: &Geometry) -> u32 {
+    if !header.has_table() {
+        return 0;
+    }
+    let now = header.chunks_in(data.capacity_bytes.max(header.store_bytes));
+    match data.growth {
+        Some(growth) if growth.zeroed => {
+            let most = header.chunks_in(growth.max_bytes);
+            let wanted = header.shape().chunk_count().saturating_add(64);
+            most.min(wanted).max(now)
+        }
+        _ => now,
+    }
+}
+
+fn transfer_limits(data: &Geometry, base: Option<&Geometry>) -> TransferLimits {
+    let aligned = |geometry: &Geometry| {
+        let mask = u64::from(geometry.logical_block_bytes.max(4096)) - 1;
+        u64::from(geometry.transfer_max_bytes) & !mask
+    };
+    let segments = |geometry: &Geometry| geometry.segments_max.min(SEGMENTS_MAX as u16);
+    let segment = base
+        .map_or(u32::MAX, |base| base.segment_max_bytes)
+        .min(data.segment_max_bytes);
+    let zeroes = data.write_zeroes;
+    let discard = data.discard.filter(|limits| limits.zeroes_after);
+    TransferLimits {
+        data_bytes: aligned(data),
+        base_bytes: base.map_or(u64::MAX, aligned),
+        data_segments: segments(data),
+        base_segments: base.map_or(SEGMENTS_MAX as u16, segments),
+        segment_bytes: segment & !4095,
+        zero_bytes: zeroes.map_or(0, |limits| limits.max_bytes & !4095),
+        zero_unmaps: zeroes.is_some_and(|limits| limits.may_unmap),
+        discard_bytes: discard.map_or(0, |limits| limits.max_bytes & !4095),
+        discard_granularity: discard.map_or(1, |limits| u64::from(limits.granularity_bytes)),
+        fua: data.fua,
+    }
+}
+
+/// What the disk offers: the AND of what its layers have.
+fn disk_geometry(
+    header: &Header,
+    shape: &Shape,
+    options: &OpenOptions,
+    data: &Geometry,
+    base: Option<&Geometry>,
+) -> Geometry {
+    let of_base = |f: fn(&Geometry) -> u32, none: u32| base.map_or(none, f);
+    let logical = data
+        .logical_block_bytes
+        .max(of_base(|base| base.logical_block_bytes, 512));
+    // A request remembers its chunks in a 64-bit set; one that starts inside a chunk touches one
+    // more than fit its length. A commit must hold the mappings of one request.
+    let records = map_size(header, options).pending.max(2);
+    let chunks = u64::from(records).min(REQUEST_CHUNKS_MAX) - 1;
+    let by_chunks = if header.has_table() || header.has_bitmap() {
+        shape.chunk_bytes().saturating_mul(chunks).min(1 << 30)
+    } else {
+        1 << 30
+    };
+    let transfer = u64::from(
+        data.transfer_max_bytes
+            .min(of_base(|base| base.transfer_max_bytes, u32::MAX)),
+    );
+    let zeroes = by_chunks;
+    Geometry {
+        capacity_bytes: shape.virtual_bytes() & !u64::from(logical - 1),
+        logical_block_bytes: logical,
+        physical_block_bytes: data
+            .physical_block_bytes
+            .max(of_base(|base| base.physical_block_bytes, 512)),
+        atomic_write_bytes: data.atomic_write_bytes,
+        memory_align_bytes: data
+            .memory_align_bytes
+            .max(of_base(|base| base.memory_align_bytes, 1)),
+        transfer_max_bytes: transfer.min(by_chunks) as u32 & !4095,
+        segments_max: data
+            .segments_max
+            .min(base.map_or(u16::MAX, |base| base.segments_max))
+            .min(SEGMENTS_MAX as u16),
+        segment_max_bytes: data
+            .segment_max_bytes
+            .min(of_base(|base| base.segment_max_bytes, u32::MAX)),
+        queue_depth: options.queue_depth,
+        read_only: options.read_only,
+        volatile_cache: true,
+        fua: true,
+        discard: Some(crate::device::DiscardLimits {
+            granularity_bytes: shape.block_bytes() as u32,
+            max_bytes: zeroes,
+            zeroes_after: false,
+        }),
+        write_zeroes: Some(crate::device::WriteZeroesLimits {
+            max_bytes: zeroes,
+            may_unmap: true,
+        }),
+        growth: None,
+    }
+}

@@ -1,0 +1,558 @@
+//! Second step of opening: recovery.
+
+use core::mem::MaybeUninit;
+use core::task::Poll;
+
+use crate::alloc::Allocator;
+use crate::buffer::{Arena, Head, Op, OpPool, OpQueue};
+use crate::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
+use crate::engine::{Disk, Growth, SlotList, Slots, Staging, Stats, Tag, Work};
+use crate::format::bitmap;
+use crate::format::page::{PageKind, page_checksum, read_checksum};
+use crate::format::table::{self, TableEntry};
+use crate::format::{Field, FormatError, PAGE_BYTES, Region};
+use crate::journal::replay::Replay;
+use crate::journal::{CheckpointKind, JOURNAL_OPS, Journal};
+use crate::meta::Map;
+use crate::seeded::{Bug, bug};
+use crate::stores::{Role, Stores};
+use crate::units::{ChunkIndex, Instant};
+
+use super::error::OpenError;
+use super::layout::Layout;
+
+/// What opening does next. Each step has at most one operation in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// What this session reads may be only in a cache that a later power loss empties.
+    Flush,
+    /// The lookup table, from this byte.
+    Table(u64),
+    /// The base bitmap, from this byte.
+    Bitmap(u64),
+    /// The checksum array that holds, from this byte.
+    Sums(u64),
+    /// The journal; units read so far.
+    Journal(u64),
+    /// Everything is in memory: check it.
+    Verify,
+    /// Pages and header are being written.
+    Settle,
+    /// Open.
+    Ready,
+}
+
+/// The outcome of the operation in flight, kept until the step looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpenOp {
+    in_flight: bool,
+    failed: Option<DeviceError>,
+}
+
+impl OpenOp {
+    pub(crate) const NONE: OpenOp = OpenOp {
+        in_flight: false,
+        failed: None,
+    };
+}
+
+/// What is being opened, or what is left where that can not even begin.
+#[allow(clippy::large_enum_variant)] // there is one, and it is the disk itself
+enum Body<S: Stores> {
+    Disk(Disk<S>),
+    Unused(S, Option<&'static mut [MaybeUninit<u8>]>),
+}
+
+/// An image that is being opened: poll it until it is ready.
+pub struct Opening<S: Stores> {
+    body: Body<S>,
+    error: Option<OpenError>,
+    step: Step,
+    replay: Replay,
+    /// Bytes of the region that the operation in flight reads, and where they go.
+    reading: u64,
+}
+
+/// An image that could not be opened.
+pub struct OpenFailure<S> {
+    /// The devices.
+    pub stores: S,
+    /// The arena's memory; `None` if a device kept a part of it.
+    pub memory: Option<&'static mut [MaybeUninit<u8>]>,
+    /// Why.
+    pub error: OpenError,
+}
+
+impl<S: Stores> Opening<S> {
+    /// Starts opening with [`Layout::arena_bytes`] of memory, aligned to 4096. More is not used.
+    pub fn new(stores: S, layout: Layout, memory: &'static mut [MaybeUninit<u8>]) -> Opening<S> {
+        let (needed, given) = (layout.arena_bytes(), memory.len());
+        let replay = Replay::new(&layout.header);
+        let failed = |stores, memory, error| Opening {
+            body: Body::Unused(stores, memory),
+            error: Some(error),
+            step: Step::Ready,
+            replay,
+            reading: 0,
+        };
+        if given < needed {
+            return failed(
+                stores,
+                Some(memory),
+                OpenError::ArenaTooSmall { needed, given },
+            );
+        }
+        let arena = match Arena::new(memory) {
+            Ok(arena) => arena,
+            Err(memory) => return failed(stores, Some(memory), OpenError::ArenaMisaligned),
+        };
+        match assemble(stores, &layout, arena) {
+            Ok(disk) => Opening {
+                body: Body::Disk(disk),
+                error: None,
+                step: Step::Flush,
+                replay,
+                reading: 0,
+            },
+            // Unreachable while the formula is exact, which a test pins.
+            Err(stores) => failed(stores, None, OpenError::ArenaTooSmall { needed, given }),
+        }
+    }
+
+    /// Moves the opening on. Ready when [`Opening::finish`] can be called.
+    pub fn poll(&mut self, now: Instant) -> Poll<()> {
+        let Body::Disk(disk) = &mut self.body else {
+            return Poll::Ready(());
+        };
+        disk.run(now);
+        // Each turn starts an operation or goes to the next step.
+        for _ in 0..8 {
+            let Body::Disk(disk) = &mut self.body else {
+                break;
+            };
+            if disk.open_op.in_flight {
+                return Poll::Pending;
+            }
+            if self.error.is_some() || self.step == Step::Ready {
+                return Poll::Ready(());
+            }
+            if let Some(error) = disk.open_op.failed.take() {
+                self.error = Some(OpenError::Device {
+                    role: Role::Metadata,
+                    error,
+                });
+                return Poll::Ready(());
+            }
+            if let Err(error) = self.advance() {
+                self.error = Some(error);
+            }
+        }
+        if let Body::Disk(disk) = &mut self.body {
+            disk.notify();
+        }
+        Poll::Pending
+    }
+
+    fn advance(&mut self) -> Result<(), OpenError> {
+        let Body::Disk(disk) = &mut self.body else {
+            return Ok(());
+        };
+        let header = disk.journal.header;
+        match self.step {
+            Step::Flush => {
+                self.step = Step::Table(0);
+                if !disk.options.read_only && !bug(Bug::RecoveryWithoutFirstFlush) {
+                    disk.open_send(OpKind::Flush, 0, 0);
+                }
+            }
+            Step::Table(done) => self.read_pages(header.core.table, done, PageKind::Table),
+            Step::Bitmap(done) => self.read_pages(header.core.bitmap, done, PageKind::Bitmap),
+            Step::Sums(done) => {
+                self.read_sums(header.checksum_region(header.checksum_active), done)
+            }
+            Step::Journal(done) => self.read_journal(done)?,
+            Step::Verify => self.verify()?,
+            Step::Settle => {
+                if disk.journal.poisoned {
+                    return Err(OpenError::Device {
+                        role: Role::Metadata,
+                        error: DeviceError::Poisoned,
+                    });
+                }
+                if disk.journal.checkpoint.is_idle() {
+                    self.step = Step::Ready;
+                }
+            }
+            Step::Ready => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the next part of table or bitmap; what the last operation read is stored first.
+    fn read_pages(&mut self, region: Region, done: u64, kind: PageKind) {
+        let Body::Disk(disk) = &mut self.body else {
+            return;
+        };
+        let table_bytes = disk.map.counts.table_pages as usize * PAGE_BYTES;
+        let start = if kind == PageKind::Table {
+            0
+        } else {
+            table_bytes
+        };
+        let (have, map) = (self.reading, &mut disk.map);
+        if have != 0 {
+            let from = start + done as usize;
+            if let Some(target) = map.pages.get_mut(from..from + have as usize) {
+                disk.journal.page_memory.copy_out(0, target);
+            }
+        }
+        let done = done + core::mem::take(&mut self.reading);
+        if done < region.bytes {
+            self.reading = disk.open_read(region.offset + done, region.bytes - done);
+        }
+        let over = done >= region.bytes;
+        self.step = match (kind, over) {
+            (PageKind::Table, false) => Step::Table(done),
+            (PageKind::Table, true) => Step::Bitmap(0),
+            (PageKind::Bitmap, false) => Step::Bitmap(done),
+            (PageKind::Bitmap, true) => Step::Sums(0),
+        };
+    }
+
+    fn read_sums(&mut self, region: Region, done: u64) {
+        let Body::Disk(disk) = &mut self.body else {
+            return;
+        };
+        let have = core::mem::take(&mut self.reading);
+        if have != 0
+            && let Some(target) = disk.map.sums.get_mut(done as usize..(done + have) as usize)
+        {
+            disk.journal.page_memory.copy_out(0, target);
+        }
+        let done = done + have;
+        if done < region.bytes {
+            self.reading = disk.open_read(region.offset + done, region.bytes - done);
+            self.step = Step::Sums(done);
+        } else {
+            self.step = Step::Journal(0);
+        }
+    }
+
+    /// Takes the units that the last operation read and reads the next ones, in the order of
+    /// sequence numbers: from the slot of `stable_seq` to the end, then from 0.
+    fn read_journal(&mut self, done: u64) -> Result<(), OpenError> {
+        let Body::Disk(disk) = &mut self.body else {
+            return Ok(());
+        };
+        let (units, unit_bytes) = (disk.journal.units, u64::from(disk.journal.unit_bytes));
+        let first = self.replay.first_slot();
+        let have = core::mem::take(&mut self.reading) / unit_bytes.max(1);
+        let header = disk.journal.header;
+        for index in 0..have {
+            let at = first + done + index;
+            let slot = if at >= units { at - units } else { at };
+            let journal = &mut disk.journal;
+            let Some(unit) = journal.page.get_mut(..unit_bytes as usize) else {
+                break;
+            };
+            journal.page_memory.copy_out(index * unit_bytes, unit);
+            let (page, aside) = (&mut journal.page, &mut journal.commit_memory);
+            self.replay
+                .take_unit(slot, page, aside, &mut disk.map, &header)?;
+        }
+        let done = done + have;
+        if done >= units {
+            self.step = Step::Verify;
+            return Ok(());
+        }
+        let at = first + done;
+        let (slot, run) = if at < units {
+            (at, units - at)
+        } else {
+            (at - units, units - done)
+        };
+        let offset = header.core.journal.offset + slot * unit_bytes;
+        self.reading = disk.open_read(offset, run * unit_bytes);
+        self.step = Step::Journal(done);
+        Ok(())
+    }
+
+    /// Checks everything that was read; then, unless read-only, writes it back.
+    fn verify(&mut self) -> Result<(), OpenError> {
+        let first_seq = self.replay.first_seq()?;
+        let Body::Disk(disk) = &mut self.body else {
+            return Ok(());
+        };
+        let capacity = disk
+            .stores
+            .geometry(Role::Data)
+            .map_or(0, |data| data.capacity_bytes);
+        if disk.map.has_table && self.replay.store_bytes > capacity {
+            return Err(FormatError::corrupt(Field::StoreBytes, self.replay.store_bytes).into());
+        }
+        let store_bytes = disk.usable_store(self.replay.store_bytes, capacity);
+        let chunks = disk.journal.header.chunks_in(store_bytes);
+        let recorded = disk.journal.header.chunks_in(self.replay.store_bytes);
+        let mut floor = u32::try_from(self.replay.floor)
+            .unwrap_or(u32::MAX)
+            .min(recorded);
+        if chunks > recorded && !disk.store_grows_zeroed() {
+            // Nobody promised that the new space reads zeros: everything free counts as used before.
+            floor = chunks;
+        }
+        disk.check_pages(recorded)?;
+        disk.alloc.begin(chunks, floor);
+        disk.adopt_chunks()?;
+        disk.journal.header.store_bytes = store_bytes;
+        disk.journal.next_seq = first_seq;
+        disk.journal.durable_seq = first_seq;
+        if disk.options.read_only {
+            self.step = Step::Ready;
+            return Ok(());
+        }
+        if disk.options.owner_nonce != 0 {
+            disk.journal.header.owner_nonce = disk.options.owner_nonce;
+        }
+        let raised = disk.floor_target(chunks).max(floor);
+        disk.start_checkpoint(CheckpointKind::Recovery {
+            stable_seq: first_seq,
+            floor: raised,
+        });
+        self.step = Step::Settle;
+        Ok(())
+    }
+
+    /// When to poll next.
+    pub fn poll_at(&self) -> When {
+        match &self.body {
+            Body::Disk(disk) if self.error.is_none() && self.step != Step::Ready => disk.poll_at(),
+            _ => When::Now,
+        }
+    }
+
+    /// The open disk.
+    ///
+    /// # Errors
+    /// Why the image can not be opened, with devices and memory. Before [`Opening::poll`] was ready,
+    /// the operation in flight counts as failed and the memory as lost.
+    pub fn finish(self) -> Result<Disk<S>, OpenFailure<S>> {
+        let not_ready = OpenError::Device {
+            role: Role::Metadata,
+            error: DeviceError::Cancelled,
+        };
+        let (stores, memory) = match self.body {
+            Body::Disk(disk) if self.step == Step::Ready && self.error.is_none() => {
+                return Ok(disk);
+            }
+            Body::Disk(disk) => disk.dismantle(),
+            Body::Unused(stores, memory) => (stores, memory),
+        };
+        let error = self.error.unwrap_or(not_ready);
+        Err(OpenFailure {
+            stores,
+            memory,
+            error,
+        })
+    }
+}
+
+impl<S: Stores> Disk<S> {
+    /// Sends one operation of the opening, in page memory.
+    fn open_send(&mut self, kind: OpKind, offset: u64, len: u64) {
+        let head = Head {
+            kind,
+            flags: OpFlags::NONE,
+            status: Status::Pending,
+            offset,
+            len,
+            tag: Tag::open().word(),
+        };
+        let journal = &mut self.journal;
+        let op = if len == 0 {
+            journal.ops.take(head)
+        } else {
+            journal.page_memory.send(&mut journal.ops, head, len)
+        };
+        match op {
+            Some(op) => {
+                self.open_op.in_flight = true;
+                self.send(Role::Metadata, op);
+            }
+            None => self.open_op.failed = Some(DeviceError::Protocol),
+        }
+    }
+
+    /// Reads up to `bytes` of metadata. Returns how many.
+    fn open_read(&mut self, offset: u64, bytes: u64) -> u64 {
+        let len = bytes.min(self.journal.page_memory.bytes());
+        self.open_send(OpKind::Read, offset, len);
+        len
+    }
+
+    /// An operation of the opening came home.
+    pub(crate) fn on_open_op(&mut self, op: Op) {
+        let result = op.status();
+        let journal = &mut self.journal;
+        let home = if op.kind() == OpKind::Flush {
+            journal.ops.put(op).is_ok()
+        } else {
+            journal.page_memory.receive(&mut journal.ops, op)
+        };
+        self.open_op.in_flight = false;
+        self.open_op.failed = match result {
+            Status::Done if home => None,
+            Status::Failed(error) => Some(error),
+            Status::Done | Status::Pending => Some(DeviceError::Protocol),
+        };
+        self.work.insert(Work::READY);
+    }
+
+    fn store_grows_zeroed(&self) -> bool {
+        let data = self.stores.geometry(Role::Data);
+        data.and_then(|data| data.growth)
+            .is_some_and(|growth| growth.zeroed)
+    }
+
+    /// Size of the store to work with: at least what is on record, more if the device has grown.
+    fn usable_store(&self, recorded: u64, capacity: u64) -> u64 {
+        if self.map.has_table {
+            recorded.max(capacity)
+        } else {
+            recorded
+        }
+    }
+
+    /// Checks every page: its checksum, unless a record just changed it, and its content.
+    fn check_pages(&self, store_chunks: u32) -> Result<(), FormatError> {
+        let header = &self.journal.header;
+        let chunk_count = self.map.shape.chunk_count();
+        for number in 0..self.map.counts.total() {
+            let (Some(page), Some((kind, index))) =
+                (self.map.page(number), self.map.counts.locate(number))
+            else {
+                continue;
+            };
+            if header.has_checksums() && !self.map.dirty.is_current(number) {
+                let wanted = read_checksum(&self.map.sums, number);
+                if wanted != Some(page_checksum(&header.image_id, number, page)) {
+                    return Err(FormatError::corrupt(Field::PageChecksum, u64::from(number)));
+                }
+            }
+            match kind {
+                PageKind::Table => table::check_page(page, index, chunk_count, store_chunks)?,
+                PageKind::Bitmap => bitmap::check_page(page, index, self.map.bitmap_blocks)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Rebuilds the free map from the table. Two chunks in one place, or one above the floor, where
+    /// nothing was ever written, is damage.
+    fn adopt_chunks(&mut self) -> Result<(), FormatError> {
+        if !self.map.has_table {
+            return Ok(());
+        }
+        for chunk in 0..self.map.shape.chunk_count() {
+            if let TableEntry::Chunk(at) = self.map.entry(ChunkIndex(chunk))
+                && !self.alloc.adopt(at)
+            {
+                return Err(FormatError::corrupt(Field::TableEntry, u64::from(at.0)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Carves everything that a disk needs. Gives the stores back if the arena is too small.
+fn assemble<S: Stores>(stores: S, layout: &Layout, mut arena: Arena) -> Result<Disk<S>, S> {
+    match carve(layout, &mut arena) {
+        None => Err(stores),
+        Some((parts, scratch, holders, zero_memory, journal, slots, map, alloc)) => Ok(Disk {
+            stores,
+            arena,
+            options: layout.options,
+            geometry: layout.geometry,
+            limits: layout.limits,
+            slots,
+            ready: SlotList::EMPTY,
+            waiting: SlotList::EMPTY,
+            parts,
+            scratch,
+            holders,
+            zero_memory,
+            map,
+            alloc,
+            journal,
+            growth: Growth::IDLE,
+            done: OpQueue::new(),
+            parked: OpQueue::new(),
+            refused: OpQueue::new(),
+            work: Work::NONE,
+            next_ticket: 0,
+            exclusive_count: 0,
+            queued_writes: 0,
+            closing: false,
+            polls: 0,
+            open_op: OpenOp::NONE,
+            stats: Stats::default(),
+        }),
+    }
+}
+
+type Carved = (
+    OpPool,
+    OpQueue,
+    OpPool,
+    Staging,
+    Journal,
+    Slots,
+    Map,
+    Allocator,
+);
+
+/// Staging memory needs page alignment, so what holds it is padded to a page and carved first.
+fn carve(layout: &Layout, arena: &mut Arena) -> Option<Carved> {
+    let options = &layout.options;
+    let mut holders = OpPool::carve(arena, layout.holder_count())?;
+    arena.align_staging()?;
+    let commit_memory = Staging::carve(arena, &mut holders, layout.journal.commit_bytes)?;
+    let page_memory = Staging::carve(arena, &mut holders, layout.journal.page_bytes)?;
+    let zero_memory = Staging::carve(arena, &mut holders, options.zero_memory_bytes)?;
+    let mut scratch = OpQueue::new();
+    let block_bytes = u32::try_from(layout.header.core.block_bytes).ok()?;
+    for _ in 0..options.scratch_blocks {
+        if let Staging::Whole(op) = Staging::carve(arena, &mut holders, block_bytes)? {
+            scratch.push_back(op);
+        }
+    }
+    let parts = OpPool::carve(arena, u32::from(options.part_ops))?;
+    let page = arena.carve(PAGE_BYTES, 0u8)?;
+    let ops = OpPool::carve(arena, JOURNAL_OPS)?;
+    let slots = Slots::carve(arena, options.queue_depth)?;
+    let map = Map::carve(
+        arena,
+        &layout.header,
+        layout.shape,
+        &layout.map,
+        layout.base_bytes,
+    )?;
+    let alloc = Allocator::carve(arena, layout.store_chunks_max)?;
+    let journal = Journal::new(
+        layout.header,
+        layout.slot,
+        commit_memory,
+        page_memory,
+        page,
+        ops,
+    );
+    Some((
+        parts,
+        scratch,
+        holders,
+        zero_memory,
+        journal,
+        slots,
+        map,
+        alloc,
+    ))
+}

@@ -1,0 +1,122 @@
+//! Deliberately wrong variants of the engine, to prove that the crash simulator sees.
+//!
+//! Each bug breaks one rule of docs/DESIGN.md. The switch exists only with the feature
+//! `_seeded-bugs`; without it [`bug`] is a constant `false` and the variants vanish from the binary.
+
+/// One wrong variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Bug {
+    /// A strict commit skips its data flush.
+    StrictWithoutDataFlush = 1,
+    /// A guest flush completes when the journal write does, before the last flush.
+    FlushBeforeLastFlush,
+    /// With two devices, an exempt commit flushes the metadata device only.
+    ExemptFlushesMetadataOnly,
+    /// Setting a bit that hides base data counts as exempt.
+    HidingBitExempt,
+    /// A mapping is published when its data write is submitted.
+    PublishBeforeData,
+    /// A guest flush joins the commit that is already running.
+    FlushJoinsRunningCommit,
+    /// Allocation goes above the durable floor without raising it first.
+    FloorNotRaised,
+    /// Replay ignores floor records.
+    FloorNotReplayed,
+    /// A header write at a checkpoint carries the floor as it was at open.
+    FloorNotInHeader,
+    /// Every free chunk counts as zero at open.
+    AllFreeIsZero,
+    /// A chunk below the floor is used without being zeroed.
+    DirtyChunkNotZeroed,
+    /// A zeroed but unflushed chunk counts as exempt.
+    ZeroedCountsAsExempt,
+    /// A failed write leaves its chunk "fresh" when given back.
+    FailedChunkStaysFresh,
+    /// A chunk shared by two first writes is given back when one of them fails.
+    SharedChunkGivenBack,
+    /// No flush between growing the store and recording the new size.
+    GrowthNotFlushed,
+    /// No flush between in-place pages and the header at a checkpoint.
+    CheckpointPagesNotFlushed,
+    /// Journal space is freed before the header that frees it is durable.
+    SpaceFreedEarly,
+    /// A checkpoint stores the next sequence number instead of its cut.
+    CutAtEnd,
+    /// A checkpoint's cut is one too high.
+    CutOffByOne,
+    /// One set of dirty pages instead of two.
+    OneDirtySet,
+    /// Checkpoint pages are staged from live memory, pending mappings included.
+    StageLivePages,
+    /// Journal space is taken without checking for room.
+    NoRoomCheck,
+    /// Recovery does not skip sequence numbers.
+    NoBurning,
+    /// Recovery skips only to the last replayed unit + 1.
+    BurnReplayedOnly,
+    /// Replay does not compare sequence numbers.
+    SeqIgnored,
+    /// Replay does not check the CRC of a unit.
+    CrcIgnored,
+    /// A unit names a `stable_seq` that is not durable yet.
+    StableSeqEarly,
+    /// Recovery does not begin with a flush.
+    RecoveryWithoutFirstFlush,
+    /// Recovery does not flush between pages and header.
+    RecoveryPagesNotFlushed,
+    /// Recovery does not flush after its header.
+    RecoveryHeaderNotFlushed,
+    /// Recovery skips sequence numbers without writing the pages.
+    RecoveryWithoutPages,
+    /// Header writes always go to the same slot.
+    OneHeaderSlot,
+    /// Header writes go to the newer slot.
+    NewerSlotOverwritten,
+    /// A copy-on-write fill does not wait for overlapping writes.
+    OverlapIgnored,
+    /// A write-zeroes does not wait for overlapping writes.
+    ZeroOverlapIgnored,
+    /// The tail of a partially written block is not read from the base.
+    PartialBlockZeroFilled,
+    /// After a failed flush, later flushes are acknowledged.
+    NoPoison,
+    /// A FUA write completes without its mapping being durable.
+    FuaWithoutMapping,
+    /// The checksum array in use is overwritten at a checkpoint.
+    ChecksumsInPlace,
+    /// Write-zeroes of a mapped block whose bit is clear sets the bit without writing zeros.
+    ZeroBitWithoutZeros,
+}
+
+#[cfg(feature = "_seeded-bugs")]
+mod switch {
+    use core::sync::atomic::{AtomicU8, Ordering};
+
+    static ACTIVE: AtomicU8 = AtomicU8::new(0);
+
+    /// Turns one wrong variant on for the whole process, or all off.
+    pub fn set(bug: Option<super::Bug>) {
+        ACTIVE.store(bug.map_or(0, |bug| bug as u8), Ordering::Relaxed);
+    }
+
+    /// Whether a wrong variant is on.
+    #[inline]
+    #[must_use]
+    pub fn bug(which: super::Bug) -> bool {
+        ACTIVE.load(Ordering::Relaxed) == which as u8
+    }
+}
+
+#[cfg(not(feature = "_seeded-bugs"))]
+mod switch {
+    /// Whether a wrong variant is on: never in a normal build.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bug(_: super::Bug) -> bool {
+        false
+    }
+}
+
+pub use switch::*;
