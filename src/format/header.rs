@@ -16,48 +16,9 @@ use super::feature::Features;
 use super::page::{ChecksumArray, PageCounts};
 use super::raw::{EXT_LEN, EXT_LEN_MAX, RawExtension, RawSlot};
 use super::regions::{self, Region, Regions};
-use super::{HEADER_BYTES, ImageId, JOURNAL_BYTES_MAX, JOURNAL_UNITS_MIN};
-use super::{SLOT_BYTES, rules, slots};
+use super::rules::{self, Limits};
+use super::{HEADER_BYTES, ImageId, SLOT_BYTES, slots};
 use crate::units::{CHUNK_COUNT_MAX, Shape};
-
-/// Bounds that the caller sets, apart from what the format says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Fewest journal units in an image that has a journal; the format says 4, tests use 2.
-    pub journal_units_min: u64,
-    /// Largest journal in bytes, since recovery reads all of it.
-    pub journal_bytes_max: u64,
-}
-
-impl Limits {
-    /// What the format says.
-    pub const FORMAT: Limits = Limits {
-        journal_units_min: JOURNAL_UNITS_MIN,
-        journal_bytes_max: JOURNAL_BYTES_MAX,
-    };
-
-    /// What a writer holds itself to: whoever opened the image has applied the caller's limits.
-    pub(super) const WIDEST: Limits = Limits {
-        journal_units_min: 2,
-        journal_bytes_max: u64::MAX,
-    };
-
-    /// The format's limits with journals down to `units` units; 2 at least.
-    #[must_use]
-    pub const fn with_journal_units_min(self, units: u64) -> Limits {
-        Limits {
-            journal_units_min: if units < 2 { 2 } else { units },
-            ..self
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits::FORMAT
-    }
-}
 
 /// The header of a version-2 image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,10 +12,11 @@ use core::fmt;
 
 use super::common::CopySettings;
 use super::error::FormatError;
-use super::header::{Header, Limits};
+use super::header::Header;
 use super::name::{FormatName, Name};
 use super::regions::Region;
-use super::{HEADER_BYTES, ImageId, PAGE_BYTES_U64, rules};
+use super::rules::{self, Limits};
+use super::{HEADER_BYTES, ImageId, PAGE_BYTES_U64};
 
 /// Smallest journal that `create` chooses by itself, bytes.
 pub const JOURNAL_DEFAULT_MIN: u64 = 64 << 10;

@@ -53,10 +53,11 @@ mod tests;
 pub use common::{CopySettings, Core};
 pub use error::{Field, FormatError, FormatErrorKind};
 pub use feature::{Feature, FeatureClass, Features, FeaturesIter};
-pub use header::{Header, Limits, MetadataBytes};
+pub use header::{Header, MetadataBytes};
 pub use layout::{BaseParams, CreateParams, JournalChoice, LayoutError, StoreChoice, plan_layout};
 pub use name::{FormatName, Name, Text};
 pub use regions::{DataArea, Region, Regions};
+pub use rules::Limits;
 pub use slots::{ChosenSlot, Dialect, SlotIndex, choose_slot};
 pub use spec2011::Header2011;
 

@@ -6,14 +6,53 @@
 use super::common::Core;
 use super::error::{Field, FormatError};
 use super::feature::Features;
-use super::header::{Header, Limits};
+use super::header::Header;
 use super::page::ChecksumArray;
 use super::regions::Region;
-use super::{PAGE_BYTES_U64, SEQ_MAX, table};
+use super::{JOURNAL_BYTES_MAX, JOURNAL_UNITS_MIN, PAGE_BYTES_U64, SEQ_MAX, table};
 use crate::units::{CHUNK_COUNT_MAX, SECTOR_BYTES, Shape};
 
 /// Sizes and offsets are below 2^63, so that signed file offsets hold them and a sum of two fits.
 pub(super) const OFFSET_LIMIT: u64 = 1 << 63;
+
+/// Bounds that the caller sets, apart from what the format says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Fewest journal units in an image that has a journal; the format says 4, tests use 2.
+    pub journal_units_min: u64,
+    /// Largest journal in bytes, since recovery reads all of it.
+    pub journal_bytes_max: u64,
+}
+
+impl Limits {
+    /// What the format says.
+    pub const FORMAT: Limits = Limits {
+        journal_units_min: JOURNAL_UNITS_MIN,
+        journal_bytes_max: JOURNAL_BYTES_MAX,
+    };
+
+    /// What a writer holds itself to: whoever opened the image has applied the caller's limits.
+    pub(super) const WIDEST: Limits = Limits {
+        journal_units_min: 2,
+        journal_bytes_max: u64::MAX,
+    };
+
+    /// The format's limits with journals down to `units` units; 2 at least.
+    #[must_use]
+    pub const fn with_journal_units_min(self, units: u64) -> Limits {
+        Limits {
+            journal_units_min: if units < 2 { 2 } else { units },
+            ..self
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::FORMAT
+    }
+}
 
 /// Checks every rule of a header that needs no device.
 pub(super) fn check(header: &Header, limits: &Limits) -> Result<(), FormatError> {
@@ -110,7 +149,8 @@ fn check_checksums(header: &Header) -> Result<(), FormatError> {
     let [offset_a, offset_b] = header.checksum_offset;
     let size = header.checksum_bytes;
     if header.has_checksums() {
-        if size == 0 || size != checksum_bytes(header.page_counts().total()) {
+        let pages = header.page_counts().total();
+        if pages == 0 || size != checksum_bytes(pages) {
             return Err(FormatError::corrupt(Field::ChecksumSize, size));
         }
         return Ok(());

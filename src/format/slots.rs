@@ -12,8 +12,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::crc32c::crc32c;
 use super::error::{Field, FormatError};
-use super::header::{Header, Limits};
+use super::header::Header;
 use super::raw::RawSlot;
+use super::rules::Limits;
 
 /// `magic` of versions 1 and 2.
 pub(super) const MAGIC_FVD: [u8; 4] = *b"FVD\0";

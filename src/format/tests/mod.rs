@@ -14,11 +14,13 @@
 
 extern crate std;
 
+mod fields;
 mod header;
 mod journal;
 mod layout;
 mod noise;
 mod pages;
+mod records;
 mod regions;
 mod rules;
 mod slots;

@@ -73,11 +73,14 @@ fn bits_are_where_the_spec_puts_them() {
     bitmap::set_bit(&mut bits, 9);
     bitmap::set_bit(&mut bits, 31);
     assert_eq!(bits, [1, 2, 0, 0x80]);
+    bitmap::set_bit(&mut bits, 30);
+    bitmap::set_bit(&mut bits, 30);
+    assert_eq!(bits, [1, 2, 0, 0xC0]);
     assert!(bitmap::read_bit(&bits, 9) && !bitmap::read_bit(&bits, 8));
     bitmap::set_bit(&mut bits, 32);
     bitmap::set_bit(&mut bits, u64::MAX);
     assert!(!bitmap::read_bit(&bits, 32) && !bitmap::read_bit(&bits, u64::MAX));
-    assert_eq!(bits, [1, 2, 0, 0x80]);
+    assert_eq!(bits, [1, 2, 0, 0xC0]);
 }
 
 #[test]
