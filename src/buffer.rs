@@ -304,6 +304,30 @@ pub struct Op(NonNull<Record>);
 // SAFETY: an op is the only path to its record (invariant 1) and to the leases in it, both `Send`.
 unsafe impl Send for Op {}
 
+impl core::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Lease({} bytes)", self.len)
+    }
+}
+
+impl core::fmt::Debug for LentOp {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("LentOp").field(&self.head()).finish()
+    }
+}
+
+impl<B: IoBuffer> core::fmt::Debug for Loan<B> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Loan({} of {} bytes out)", self.bytes_out, self.len)
+    }
+}
+
+impl core::fmt::Debug for Arena {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Arena({} of {} bytes used)", self.used, self.len)
+    }
+}
+
 impl core::fmt::Debug for Op {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Op")
@@ -397,6 +421,11 @@ impl Op {
         let head = &mut self.record_mut().head;
         head.offset = offset;
         head.tag = tag;
+    }
+
+    /// Sets the tag that it travels under.
+    pub fn set_tag(&mut self, tag: u64) {
+        self.record_mut().head.tag = tag;
     }
 
     /// Sets the outcome. A device calls this once, before it returns the op.

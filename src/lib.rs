@@ -2,16 +2,19 @@
 #![no_std]
 
 mod alloc;
+pub mod blocking;
 pub mod buffer;
 pub mod check;
 pub mod create;
 pub mod device;
 mod engine;
 pub mod format;
+pub mod io;
 mod journal;
 mod meta;
 pub mod open;
 pub mod seeded;
+pub mod shared;
 pub mod stores;
 pub mod units;
 

@@ -90,6 +90,52 @@ pub enum Bug {
     ZeroBitWithoutZeros,
 }
 
+impl Bug {
+    /// Every wrong variant.
+    pub const ALL: &'static [Bug] = &[
+        Bug::StrictWithoutDataFlush,
+        Bug::FlushBeforeLastFlush,
+        Bug::ExemptFlushesMetadataOnly,
+        Bug::HidingBitExempt,
+        Bug::PublishBeforeData,
+        Bug::FlushJoinsRunningCommit,
+        Bug::FloorNotRaised,
+        Bug::FloorNotReplayed,
+        Bug::FloorNotInHeader,
+        Bug::AllFreeIsZero,
+        Bug::DirtyChunkNotZeroed,
+        Bug::ZeroedCountsAsExempt,
+        Bug::FailedChunkStaysFresh,
+        Bug::SharedChunkGivenBack,
+        Bug::GrowthNotFlushed,
+        Bug::CheckpointPagesNotFlushed,
+        Bug::SpaceFreedEarly,
+        Bug::CutAtEnd,
+        Bug::CutOffByOne,
+        Bug::OneDirtySet,
+        Bug::StageLivePages,
+        Bug::NoRoomCheck,
+        Bug::NoBurning,
+        Bug::BurnReplayedOnly,
+        Bug::SeqIgnored,
+        Bug::CrcIgnored,
+        Bug::StableSeqEarly,
+        Bug::RecoveryWithoutFirstFlush,
+        Bug::RecoveryPagesNotFlushed,
+        Bug::RecoveryHeaderNotFlushed,
+        Bug::RecoveryWithoutPages,
+        Bug::OneHeaderSlot,
+        Bug::NewerSlotOverwritten,
+        Bug::OverlapIgnored,
+        Bug::ZeroOverlapIgnored,
+        Bug::PartialBlockZeroFilled,
+        Bug::NoPoison,
+        Bug::FuaWithoutMapping,
+        Bug::ChecksumsInPlace,
+        Bug::ZeroBitWithoutZeros,
+    ];
+}
+
 #[cfg(feature = "_seeded-bugs")]
 mod switch {
     use core::sync::atomic::{AtomicU8, Ordering};
