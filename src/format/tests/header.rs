@@ -284,7 +284,7 @@ fn questions_about_a_header_have_the_documented_answers() {
 #[test]
 fn features_show_their_names() {
     let features = Features {
-        incompatible: 0b10011,
+        incompatible: 0b11111,
         ro_compatible: 1 << 63,
         compatible: 0,
         autoclear: 4,
@@ -293,6 +293,8 @@ fn features_show_their_names() {
     let all = [
         "page-checksums",
         "partial-blocks",
+        "split-records",
+        "snapshots",
         "external-data",
         "unknown-ro-compatible-63",
         "unknown-autoclear-2",

@@ -76,7 +76,10 @@ fn wishes_about_the_journal_are_met_or_refused() {
         limits: Limits::FORMAT.with_journal_units_min(2),
         ..CreateParams::new(MIB, ID)
     };
-    assert_eq!(plan_layout(&small).unwrap().journal_units(), 2);
+    let small = plan_layout(&small).unwrap();
+    assert_eq!(small.journal_units(), 2);
+    // The writer keeps to the limits that the image was opened with, not to the format's.
+    assert!(parse(&encoded(&small)).is_err());
 }
 
 #[test]
