@@ -1,0 +1,400 @@
+//! `fvd` as the engine under test. Everything that this crate knows of its interface is here.
+
+use core::mem::MaybeUninit;
+use core::task::Poll;
+
+use fvd::buffer::Op;
+use fvd::create::CREATE_ARENA_BYTES;
+use fvd::device::{BlockDevice, Geometry, When};
+use fvd::format::{
+    BaseParams, CreateParams, FormatName, Header, ImageId, JournalChoice, Limits, Name,
+    StoreChoice, plan_layout,
+};
+use fvd::open::{OpenOptions, Opening, PROBE_ARENA_BYTES, Probe};
+use fvd::stores::{One, Stores, Two, WithBase};
+use fvd::units::Instant;
+use fvd::{Closing, Disk};
+
+use crate::disk::SimDisk;
+use crate::engine::{DATA, Devices, Engine, Event, METADATA, Plan, arena_memory};
+use crate::sector::SECTOR;
+use crate::workload::Setup;
+
+const SECTOR_U64: u64 = SECTOR as u64;
+
+/// Memory that covers every setup; the engine says so if it does not.
+const ARENA_BYTES: usize = 512 << 10;
+
+type Memory = &'static mut [MaybeUninit<u8>];
+
+/// What a new image shall be, on a store of `device_bytes`.
+fn params(setup: &Setup, device_bytes: u64) -> CreateParams {
+    let mut params = CreateParams::new(
+        u64::from(setup.guest_sectors) * SECTOR_U64,
+        ImageId(*b"fvd-sim test run"),
+    );
+    params.block_bytes = u64::from(setup.block_sectors) * SECTOR_U64;
+    params.chunk_bytes = u64::from(setup.chunk_sectors) * SECTOR_U64;
+    params.table = setup.table != 0;
+    params.atomic_unit = setup.atomic_sectors * SECTOR as u32;
+    params.limits = Limits::FORMAT.with_journal_units_min(2);
+    if setup.base_sectors != 0 {
+        params.base = Some(BaseParams {
+            name: Name::EMPTY,
+            format: FormatName::EMPTY,
+            bytes: u64::from(setup.base_sectors) * SECTOR_U64,
+            id: [0; 16],
+            generation: 0,
+        });
+    }
+    if setup.table != 0 || setup.base_sectors != 0 {
+        let units = u64::from(setup.journal_units) * u64::from(params.atomic_unit);
+        params.journal = JournalChoice::Bytes(units);
+    }
+    params.store = match (setup.growing, setup.used) {
+        (0, 0) => StoreChoice::FixedZeroed { device_bytes },
+        (0, _) => StoreChoice::FixedUsed { device_bytes },
+        _ => StoreChoice::Growing,
+    };
+    params.grow_bytes = u64::from(setup.growing) * 2 * params.chunk_bytes;
+    params.external_data = setup.two_devices != 0;
+    params
+}
+
+fn header(setup: &Setup) -> Option<Header> {
+    let roomy = plan_layout(&params(setup, 1 << 40)).ok()?;
+    let chunks = u64::from(setup.guest_sectors.div_ceil(setup.chunk_sectors) + setup.spare_chunks);
+    let end = roomy.core.data_offset + chunks * roomy.core.chunk_bytes;
+    plan_layout(&params(setup, end)).ok()
+}
+
+fn options(setup: &Setup) -> OpenOptions {
+    OpenOptions {
+        queue_depth: 8,
+        part_ops: 16,
+        pending_max: 16,
+        scratch_blocks: 4,
+        zero_memory_bytes: 4096,
+        floor_step_chunks: if setup.variant == 1 { 1 } else { 2 },
+        limits: Limits::FORMAT.with_journal_units_min(2),
+        ..OpenOptions::DEFAULT
+    }
+}
+
+/// One session of a disk, from probe to end.
+#[derive(Default)]
+enum Session<S: Stores> {
+    #[default]
+    Ended,
+    Probing(Probe<S>),
+    Opening(Opening<S>),
+    Open(Disk<S>),
+    Closing(Closing<S>),
+}
+
+struct Machine<S: Stores> {
+    session: Session<S>,
+    options: OpenOptions,
+    memory: Option<Memory>,
+}
+
+impl<S: Stores> Machine<S> {
+    fn new(setup: &Setup) -> Machine<S> {
+        Machine {
+            session: Session::Ended,
+            options: options(setup),
+            memory: None,
+        }
+    }
+
+    fn open(&mut self, stores: S) {
+        let size = ARENA_BYTES.max(PROBE_ARENA_BYTES);
+        let memory = self.memory.take().unwrap_or_else(|| arena_memory(size));
+        self.session = Session::Probing(Probe::new(stores, memory, self.options));
+    }
+
+    fn geometry(&self) -> Geometry {
+        match &self.session {
+            Session::Open(disk) => disk.geometry(),
+            _ => Geometry::basic(0),
+        }
+    }
+
+    fn submit(&mut self, op: Op) -> Result<(), Op> {
+        match &mut self.session {
+            Session::Open(disk) => disk.submit(op),
+            _ => Err(op),
+        }
+    }
+
+    fn poll(&mut self, now: Instant) -> Event {
+        loop {
+            match core::mem::take(&mut self.session) {
+                Session::Ended => return Event::Idle,
+                Session::Probing(mut probe) => {
+                    if probe.poll(now) == Poll::Pending {
+                        self.session = Session::Probing(probe);
+                        return Event::Idle;
+                    }
+                    if let Err(event) = self.probed(probe) {
+                        return event;
+                    }
+                }
+                Session::Opening(mut opening) => {
+                    let ready = opening.poll(now) == Poll::Ready(());
+                    if !ready {
+                        let again = opening.poll_at() == When::Now;
+                        self.session = Session::Opening(opening);
+                        if again {
+                            continue;
+                        }
+                        return Event::Idle;
+                    }
+                    return match opening.finish() {
+                        Ok(disk) => {
+                            self.session = Session::Open(disk);
+                            Event::Opened
+                        }
+                        Err(failure) => {
+                            self.memory = failure.memory;
+                            Event::Failed(failure.error.to_string())
+                        }
+                    };
+                }
+                Session::Open(mut disk) => {
+                    let done = disk.poll(now);
+                    let again = disk.poll_at() == When::Now;
+                    self.session = Session::Open(disk);
+                    match done {
+                        Some(op) => return Event::Completed(op),
+                        None if again => {}
+                        None => return Event::Idle,
+                    }
+                }
+                Session::Closing(closing) => return self.poll_closing(closing, now),
+            }
+        }
+    }
+
+    fn probed(&mut self, probe: Probe<S>) -> Result<(), Event> {
+        match probe.finish() {
+            Ok(probed) => {
+                let layout = probed.layout;
+                let enough = probed
+                    .memory
+                    .filter(|memory| memory.len() >= layout.arena_bytes());
+                let memory = enough.unwrap_or_else(|| arena_memory(layout.arena_bytes()));
+                self.session = Session::Opening(Opening::new(probed.stores, layout, memory));
+                Ok(())
+            }
+            Err(failure) => {
+                self.memory = failure.memory;
+                Err(Event::Failed(failure.error.to_string()))
+            }
+        }
+    }
+
+    fn poll_closing(&mut self, mut closing: Closing<S>, now: Instant) -> Event {
+        let ready = closing.poll(now) == Poll::Ready(());
+        if let Some(op) = closing.reap() {
+            self.session = Session::Closing(closing);
+            return Event::Completed(op);
+        }
+        if !ready {
+            self.session = Session::Closing(closing);
+            return Event::Idle;
+        }
+        match closing.finish() {
+            Ok(closed) => {
+                self.memory = closed.memory;
+                match closed.result {
+                    Ok(()) => Event::Closed,
+                    Err(error) => Event::Failed(format!("closing: {error}")),
+                }
+            }
+            Err(closing) => {
+                self.session = Session::Closing(closing);
+                Event::Idle
+            }
+        }
+    }
+
+    fn poll_at(&self) -> When {
+        match &self.session {
+            Session::Ended => When::Event,
+            Session::Probing(probe) => probe.poll_at(),
+            Session::Opening(opening) => opening.poll_at(),
+            Session::Open(disk) => disk.poll_at(),
+            Session::Closing(closing) => closing.poll_at(),
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        if let Session::Open(disk) = &mut self.session {
+            disk.request_checkpoint();
+        }
+    }
+
+    fn close(&mut self) {
+        if let Session::Open(disk) = core::mem::take(&mut self.session) {
+            self.session = Session::Closing(disk.close());
+        }
+    }
+
+    fn abandon(&mut self, home: &mut dyn FnMut(Op)) {
+        let mut closing = match core::mem::take(&mut self.session) {
+            Session::Open(disk) => disk.abandon(),
+            Session::Closing(closing) => closing,
+            // Their memory is lost, which only a failed run pays for.
+            Session::Ended | Session::Probing(_) | Session::Opening(_) => return,
+        };
+        for _ in 0..1000 {
+            let ready = closing.poll(Instant::ZERO) == Poll::Ready(());
+            while let Some(op) = closing.reap() {
+                home(op);
+            }
+            if ready {
+                self.memory = closing.finish().ok().and_then(|closed| closed.memory);
+                return;
+            }
+        }
+    }
+}
+
+enum Kind {
+    One(Machine<One<SimDisk>>),
+    OneWithBase(Machine<WithBase<One<SimDisk>, SimDisk>>),
+    Two(Machine<Two<SimDisk, SimDisk>>),
+    TwoWithBase(Machine<WithBase<Two<SimDisk, SimDisk>, SimDisk>>),
+}
+
+macro_rules! each {
+    ($kind:expr, $machine:ident => $body:expr) => {
+        match $kind {
+            Kind::One($machine) => $body,
+            Kind::OneWithBase($machine) => $body,
+            Kind::Two($machine) => $body,
+            Kind::TwoWithBase($machine) => $body,
+        }
+    };
+}
+
+/// `fvd` on simulated disks.
+pub struct Fvd {
+    setup: Setup,
+    kind: Kind,
+}
+
+impl Engine for Fvd {
+    fn plan(setup: &Setup) -> Option<Plan> {
+        let header = header(setup)?;
+        let core = &header.core;
+        let sector = |bytes: u64| (bytes / SECTOR_U64) as u32;
+        let [sums_a, sums_b] = header.checksum_offset;
+        let offsets = [
+            header_slot_bytes(),
+            core.table.offset,
+            core.bitmap.offset,
+            sums_a,
+            sums_b,
+            core.journal.offset,
+        ];
+        let journal_end = core.journal.offset + core.journal.bytes;
+        let metadata_end = journal_end.max(2 * header_slot_bytes());
+        let metadata: u32 = [core.table.bytes, core.bitmap.bytes, core.journal.bytes]
+            .map(sector)
+            .iter()
+            .sum();
+        let mut regions: Vec<u32> = offsets.into_iter().map(sector).collect();
+        regions.push(sector(metadata_end));
+        regions.retain(|start| *start != 0);
+        regions.sort_unstable();
+        regions.dedup();
+        let two = setup.two_devices != 0;
+        Some(Plan {
+            metadata_bytes: if two {
+                metadata_end
+            } else {
+                header.store_bytes
+            },
+            data_bytes: if two { header.store_bytes } else { 0 },
+            regions: regions.into_iter().map(|start| (METADATA, start)).collect(),
+            tearable: vec![(METADATA, 0..sector(metadata_end)), (DATA, 0..0)],
+            open_ops_max: 3 * metadata + 64,
+        })
+    }
+
+    fn new(setup: &Setup) -> Fvd {
+        let kind = match (setup.two_devices != 0, setup.base_sectors != 0) {
+            (false, false) => Kind::One(Machine::new(setup)),
+            (false, true) => Kind::OneWithBase(Machine::new(setup)),
+            (true, false) => Kind::Two(Machine::new(setup)),
+            (true, true) => Kind::TwoWithBase(Machine::new(setup)),
+        };
+        Fvd {
+            setup: *setup,
+            kind,
+        }
+    }
+
+    fn format(&mut self, devices: &Devices) -> Result<(), String> {
+        let header = header(&self.setup).ok_or("the setup has no layout")?;
+        let created = fvd::blocking::create(
+            devices.metadata.clone(),
+            header,
+            self.setup.used == 0,
+            arena_memory(CREATE_ARENA_BYTES),
+            |_| Instant::ZERO,
+        );
+        created.result.map_err(|error| error.to_string())
+    }
+
+    fn open(&mut self, devices: &Devices) {
+        let metadata = devices.metadata.clone();
+        let data = devices.data.clone();
+        let base = devices.base.clone();
+        match (&mut self.kind, data, base) {
+            (Kind::One(machine), None, None) => machine.open(One(metadata)),
+            (Kind::OneWithBase(machine), None, Some(base)) => {
+                machine.open(WithBase::new(One(metadata), base));
+            }
+            (Kind::Two(machine), Some(data), None) => machine.open(Two::new(metadata, data)),
+            (Kind::TwoWithBase(machine), Some(data), Some(base)) => {
+                machine.open(WithBase::new(Two::new(metadata, data), base));
+            }
+            _ => {}
+        }
+    }
+
+    fn geometry(&self) -> Geometry {
+        each!(&self.kind, machine => machine.geometry())
+    }
+
+    fn submit(&mut self, op: Op) -> Result<(), Op> {
+        each!(&mut self.kind, machine => machine.submit(op))
+    }
+
+    fn poll(&mut self, now: Instant) -> Event {
+        each!(&mut self.kind, machine => machine.poll(now))
+    }
+
+    fn poll_at(&self) -> When {
+        each!(&self.kind, machine => machine.poll_at())
+    }
+
+    fn checkpoint(&mut self) {
+        each!(&mut self.kind, machine => machine.checkpoint());
+    }
+
+    fn close(&mut self) {
+        each!(&mut self.kind, machine => machine.close());
+    }
+
+    fn abandon(&mut self, home: &mut dyn FnMut(Op)) {
+        each!(&mut self.kind, machine => machine.abandon(home));
+    }
+}
+
+const fn header_slot_bytes() -> u64 {
+    fvd::format::SLOT_BYTES as u64
+}

@@ -1,0 +1,486 @@
+//! What a guest may see, sector by sector.
+//!
+//! For each guest sector the oracle keeps the writes that may still matter, oldest first. After a
+//! crash the sector may hold any of them; without one, any that no later completed write has
+//! replaced. The rules are those of docs/TESTING.md:
+//!
+//! * **R1** After a crash: what the last successful flush (or FUA) made sure, or anything written
+//!   after it. Never anything else.
+//! * **R2** Without a crash: the last completed write; of overlapping ones any, but always the same.
+//! * **R3** A failed write leaves old or new, each sector by itself, and then stays.
+//! * **R5** What a recovered disk has shown to the guest stays (see [`Oracle::restart`]).
+//! * **R6** A discard leaves the old content or zeros; a write-zeroes leaves zeros.
+
+use crate::sector::mix;
+use crate::stamp::Value;
+
+/// Moments are counted, one per begin and end of a request.
+type Moment = u32;
+
+const IN_FLIGHT: Moment = Moment::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    value: Value,
+    submitted: Moment,
+    /// When it completed, [`IN_FLIGHT`] before.
+    ended: Moment,
+    /// It surely took effect: neither a failed write nor a discard.
+    firm: bool,
+}
+
+impl Entry {
+    fn settled(value: Value) -> Entry {
+        Entry {
+            value,
+            submitted: 0,
+            ended: 0,
+            firm: true,
+        }
+    }
+}
+
+/// A request that the oracle knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// What it does.
+    pub what: What,
+    /// First guest sector.
+    pub first: usize,
+    /// Guest sectors.
+    pub count: usize,
+    /// What it writes.
+    pub value: Value,
+    submitted: Moment,
+}
+
+/// What a request does to its sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Puts a value there; with `fua` durable on completion.
+    Write {
+        /// Force unit access.
+        fua: bool,
+    },
+    /// Gives the content up.
+    Discard,
+    /// Makes everything durable that completed before.
+    Flush,
+    /// Changes nothing.
+    Read,
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule, such as `R1`.
+    pub rule: &'static str,
+    /// What was seen and what was allowed.
+    pub detail: String,
+}
+
+/// The model of a guest's disk.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    sectors: Vec<Vec<Entry>>,
+    /// Value that an unsettled sector has shown, and when; it keeps it until it is written again.
+    shown: Vec<Option<(Value, Moment)>>,
+    now: Moment,
+    written: u32,
+}
+
+impl Clone for Oracle {
+    fn clone(&self) -> Oracle {
+        let mut copy = Oracle::default();
+        copy.clone_from(self);
+        copy
+    }
+
+    fn clone_from(&mut self, source: &Oracle) {
+        self.sectors.resize_with(source.sectors.len(), Vec::new);
+        for (own, other) in self.sectors.iter_mut().zip(&source.sectors) {
+            own.clone_from(other);
+        }
+        self.shown.clone_from(&source.shown);
+        (self.now, self.written) = (source.now, source.written);
+    }
+}
+
+impl Oracle {
+    /// A new disk of `count` sectors, of which sector `s` reads `base(s)`.
+    #[must_use]
+    pub fn new(count: usize, base: impl Fn(usize) -> Value) -> Oracle {
+        let entry = |sector| vec![Entry::settled(base(sector))];
+        Oracle {
+            sectors: (0..count).map(entry).collect(),
+            shown: vec![None; count],
+            now: 0,
+            written: 0,
+        }
+    }
+
+    /// Guest sectors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sectors.len()
+    }
+
+    /// Whether the disk has no sectors.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sectors.is_empty()
+    }
+
+    fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    /// A request is about to be submitted. Each write gets a value of its own.
+    pub fn begin(&mut self, what: What, first: usize, count: usize) -> Ticket {
+        let value = Value::written(self.written);
+        self.written += u32::from(matches!(what, What::Write { .. }));
+        self.begin_with(what, first, count, value)
+    }
+
+    /// [`Oracle::begin`] for a request that writes a given value, such as zeros.
+    pub fn begin_with(&mut self, what: What, first: usize, count: usize, value: Value) -> Ticket {
+        let submitted = self.tick();
+        let value = if what == What::Discard {
+            Value::ZERO
+        } else {
+            value
+        };
+        if matches!(what, What::Write { .. } | What::Discard) {
+            for sector in first..first + count {
+                self.shown[sector] = None;
+                self.sectors[sector].push(Entry {
+                    value,
+                    submitted,
+                    ended: IN_FLIGHT,
+                    firm: false,
+                });
+            }
+        }
+        Ticket {
+            what,
+            first,
+            count,
+            value,
+            submitted,
+        }
+    }
+
+    /// A request has completed, well or not.
+    pub fn end(&mut self, ticket: Ticket, done: bool) {
+        let now = self.tick();
+        match ticket.what {
+            What::Read => {}
+            What::Flush if done => self.flushed(ticket.submitted),
+            What::Flush => {}
+            What::Write { fua } => {
+                self.close(ticket, now, done);
+                if done && fua {
+                    for entries in &mut self.sectors[ticket.first..ticket.first + ticket.count] {
+                        entries.retain(|entry| entry.ended >= ticket.submitted);
+                    }
+                }
+            }
+            What::Discard => self.close(ticket, now, false),
+        }
+    }
+
+    fn close(&mut self, ticket: Ticket, now: Moment, firm: bool) {
+        for entries in &mut self.sectors[ticket.first..ticket.first + ticket.count] {
+            let own = entries
+                .iter_mut()
+                .find(|entry| entry.submitted == ticket.submitted);
+            if let Some(entry) = own {
+                (entry.ended, entry.firm) = (now, firm);
+            }
+        }
+    }
+
+    /// Forgets what is older than a write that the flush submitted at `cut` has covered. What an
+    /// unsettled sector has shown by then is what the flush made sure.
+    fn flushed(&mut self, cut: Moment) {
+        for (entries, shown) in self.sectors.iter_mut().zip(&self.shown) {
+            if let Some((value, at)) = *shown
+                && at < cut
+            {
+                entries.clear();
+                entries.push(Entry::settled(value));
+                continue;
+            }
+            let covered = entries
+                .iter()
+                .filter(|entry| entry.firm && entry.ended < cut);
+            if let Some(newest) = covered.map(|entry| entry.submitted).max() {
+                entries.retain(|entry| entry.ended >= newest);
+            }
+        }
+    }
+
+    /// The process dies. What it acknowledged and did not flush may be lost with its memory; what
+    /// was in flight may have happened. The device keeps its cache, so what the next session shows
+    /// stays visible, but is sure only after a flush.
+    pub fn kill(&mut self) {
+        let now = self.tick();
+        for entries in &mut self.sectors {
+            if entries.len() > 1 {
+                for entry in entries {
+                    (entry.ended, entry.firm) = (entry.ended.min(now), false);
+                }
+            }
+        }
+        self.shown.fill(None);
+    }
+
+    /// Values that a read submitted with `ticket` and completing now may return for a sector.
+    fn readable(&self, sector: usize, submitted: Moment) -> impl Iterator<Item = Value> {
+        let entries = &self.sectors[sector];
+        let settled = entries
+            .iter()
+            .filter(move |entry| entry.firm && entry.ended < submitted);
+        let newest = settled.map(|entry| entry.submitted).max().unwrap_or(0);
+        let shown = self.shown[sector];
+        entries
+            .iter()
+            .filter(move |entry| entry.ended >= newest)
+            .map(|entry| entry.value)
+            .filter(move |value| shown.is_none_or(|(shown, _)| shown == *value))
+    }
+
+    /// Checks what a read has returned for one of its sectors.
+    ///
+    /// # Errors
+    /// The broken rule.
+    pub fn check_read(
+        &mut self,
+        ticket: Ticket,
+        sector: usize,
+        seen: Value,
+    ) -> Result<(), Violation> {
+        if !self
+            .readable(sector, ticket.submitted)
+            .any(|value| value == seen)
+        {
+            let allowed: Vec<Value> = self.readable(sector, ticket.submitted).collect();
+            return Err(Violation {
+                rule: "R2",
+                detail: format!("sector {sector} reads {seen:?}; allowed: {allowed:?}"),
+            });
+        }
+        let entries = &self.sectors[sector];
+        if entries.len() > 1 && entries.iter().all(|entry| entry.ended < ticket.submitted) {
+            self.shown[sector].get_or_insert((seen, self.now));
+        }
+        Ok(())
+    }
+
+    /// Checks what a sector holds after a crash and recovery.
+    ///
+    /// # Errors
+    /// The broken rule.
+    pub fn check_recovered(&self, sector: usize, seen: Value) -> Result<(), Violation> {
+        let entries = &self.sectors[sector];
+        if entries.iter().any(|entry| entry.value == seen) {
+            return Ok(());
+        }
+        let allowed: Vec<Value> = entries.iter().map(|entry| entry.value).collect();
+        Err(Violation {
+            rule: "R1",
+            detail: format!("sector {sector} holds {seen:?} after the crash; allowed: {allowed:?}"),
+        })
+    }
+
+    /// Begins a new life after recovery: the guest has seen these values, so they stay (R5).
+    pub fn restart(&mut self, seen: impl Iterator<Item = Value>) {
+        for (entries, value) in self.sectors.iter_mut().zip(seen) {
+            entries.clear();
+            entries.push(Entry::settled(value));
+        }
+        self.shown.fill(None);
+        self.now = 0;
+    }
+
+    /// Whether no request is in flight and every sector has exactly one possible value.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.sectors.iter().all(|entries| entries.len() == 1)
+    }
+
+    /// A hash of what a crash may leave now: equal sets have equal hashes.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let mut hash = 0;
+        for (sector, entries) in self.sectors.iter().enumerate() {
+            for (index, entry) in entries.iter().enumerate() {
+                let again = entries[..index]
+                    .iter()
+                    .any(|other| other.value == entry.value);
+                if !again {
+                    hash ^= mix(sector as u64, u64::from(entry.value.number()));
+                }
+            }
+        }
+        hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRITE: What = What::Write { fua: false };
+
+    fn oracle() -> Oracle {
+        Oracle::new(2, |sector| {
+            if sector == 0 {
+                Value::BASE
+            } else {
+                Value::ZERO
+            }
+        })
+    }
+
+    fn write(oracle: &mut Oracle, sector: usize) -> Value {
+        let ticket = oracle.begin(WRITE, sector, 1);
+        oracle.end(ticket, true);
+        ticket.value
+    }
+
+    fn flush(oracle: &mut Oracle) {
+        let ticket = oracle.begin(What::Flush, 0, 0);
+        oracle.end(ticket, true);
+    }
+
+    fn read(oracle: &mut Oracle, sector: usize, value: Value) -> bool {
+        let ticket = oracle.begin(What::Read, sector, 1);
+        oracle.check_read(ticket, sector, value).is_ok()
+    }
+
+    fn survivors(oracle: &Oracle, sector: usize, of: &[Value]) -> Vec<bool> {
+        of.iter()
+            .map(|value| oracle.check_recovered(sector, *value).is_ok())
+            .collect()
+    }
+
+    #[test]
+    fn an_unflushed_write_may_be_lost_and_a_flushed_one_may_not() {
+        let mut oracle = oracle();
+        let a = write(&mut oracle, 0);
+        assert_eq!(
+            survivors(&oracle, 0, &[Value::BASE, a, Value::ZERO]),
+            [true, true, false]
+        );
+        flush(&mut oracle);
+        let b = write(&mut oracle, 0);
+        assert_eq!(
+            survivors(&oracle, 0, &[Value::BASE, a, b]),
+            [false, true, true]
+        );
+        assert_eq!(survivors(&oracle, 1, &[Value::ZERO, a]), [true, false]);
+    }
+
+    #[test]
+    fn a_flush_covers_only_what_completed_before_it_was_submitted() {
+        let mut oracle = oracle();
+        let late = oracle.begin(WRITE, 0, 1);
+        let flush = oracle.begin(What::Flush, 0, 0);
+        oracle.end(late, true);
+        oracle.end(flush, true);
+        assert_eq!(
+            survivors(&oracle, 0, &[Value::BASE, late.value]),
+            [true, true]
+        );
+    }
+
+    #[test]
+    fn a_fua_write_is_sure_and_covers_nothing_else() {
+        let mut oracle = oracle();
+        let other = write(&mut oracle, 1);
+        let ticket = oracle.begin(What::Write { fua: true }, 0, 1);
+        oracle.end(ticket, true);
+        assert_eq!(
+            survivors(&oracle, 0, &[Value::BASE, ticket.value]),
+            [false, true]
+        );
+        assert_eq!(survivors(&oracle, 1, &[Value::ZERO, other]), [true, true]);
+    }
+
+    #[test]
+    fn reads_see_the_last_completed_write() {
+        let mut oracle = oracle();
+        let a = write(&mut oracle, 0);
+        assert!(read(&mut oracle, 0, a));
+        assert!(!read(&mut oracle, 0, Value::BASE));
+        let open = oracle.begin(WRITE, 0, 1);
+        assert!(read(&mut oracle, 0, a) && read(&mut oracle, 0, open.value));
+        oracle.end(open, true);
+        assert!(!read(&mut oracle, 0, a));
+    }
+
+    #[test]
+    fn overlapping_writes_end_in_any_order_but_stay() {
+        let mut oracle = oracle();
+        let (a, b) = (oracle.begin(WRITE, 0, 1), oracle.begin(WRITE, 0, 1));
+        oracle.end(b, true);
+        oracle.end(a, true);
+        assert!(read(&mut oracle, 0, b.value));
+        assert!(!read(&mut oracle, 0, a.value), "b was shown");
+        assert!(!read(&mut oracle, 0, Value::BASE));
+    }
+
+    #[test]
+    fn a_failed_write_is_old_or_new_and_then_stays() {
+        let mut oracle = oracle();
+        let failed = oracle.begin(WRITE, 0, 1);
+        oracle.end(failed, false);
+        assert!(read(&mut oracle, 0, Value::BASE));
+        assert!(!read(&mut oracle, 0, failed.value));
+        assert_eq!(
+            survivors(&oracle, 0, &[Value::BASE, failed.value]),
+            [true, true]
+        );
+        flush(&mut oracle);
+        assert_eq!(
+            survivors(&oracle, 0, &[Value::BASE, failed.value]),
+            [true, false]
+        );
+        let next = write(&mut oracle, 0);
+        flush(&mut oracle);
+        assert_eq!(survivors(&oracle, 0, &[Value::BASE, next]), [false, true]);
+    }
+
+    #[test]
+    fn a_discard_leaves_old_or_zeros_and_never_the_base_again() {
+        let mut oracle = oracle();
+        let a = write(&mut oracle, 0);
+        flush(&mut oracle);
+        let discard = oracle.begin(What::Discard, 0, 1);
+        oracle.end(discard, true);
+        let of = [a, Value::ZERO, Value::BASE];
+        assert_eq!(survivors(&oracle, 0, &of), [true, true, false]);
+        assert!(read(&mut oracle, 0, Value::ZERO) && !read(&mut oracle, 0, a));
+        let zeroes = oracle.begin_with(WRITE, 0, 1, Value::ZERO);
+        oracle.end(zeroes, true);
+        flush(&mut oracle);
+        assert_eq!(survivors(&oracle, 0, &of), [false, true, false]);
+    }
+
+    #[test]
+    fn a_kill_loses_what_only_memory_held() {
+        let mut oracle = oracle();
+        let acknowledged = write(&mut oracle, 0);
+        let in_flight = oracle.begin(WRITE, 0, 1).value;
+        oracle.kill();
+        let all = [Value::BASE, acknowledged, in_flight];
+        assert_eq!(survivors(&oracle, 0, &all), [true; 3]);
+        assert!(read(&mut oracle, 0, acknowledged));
+        assert!(!read(&mut oracle, 0, in_flight), "something else was shown");
+        assert_eq!(survivors(&oracle, 0, &all), [true; 3], "until a flush");
+        flush(&mut oracle);
+        assert_eq!(survivors(&oracle, 0, &all), [false, true, false]);
+    }
+}
