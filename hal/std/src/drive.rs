@@ -16,12 +16,24 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Wake;
 use std::time;
 
-use fvd::buffer::Op;
-use fvd::device::{BlockDevice, When};
+use fvd::buffer::{Arena, Head, Op, OpPool};
+use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
+use fvd::stores::Stores;
 use fvd::units::Instant;
+
+use crate::arena::HeapArena;
 
 /// Longest sleep while a device that can not wake is attached, microseconds.
 pub const POLL_INTERVAL_MICROS: u64 = 1_000;
+
+const FLUSH: Head = Head {
+    kind: OpKind::Flush,
+    flags: OpFlags::NONE,
+    status: Status::Pending,
+    offset: 0,
+    len: 0,
+    tag: 0,
+};
 
 /// A monotonic clock, in the unit of the core.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +153,11 @@ impl Driver {
         self.all_wake &= device.set_waker(&self.waker);
     }
 
+    /// Likewise for all devices of a disk.
+    pub fn attach_stores<S: Stores>(&mut self, stores: &mut S) {
+        self.all_wake &= stores.set_waker(&self.waker);
+    }
+
     /// Sleeps until a wake-up or the moment given, whichever comes first.
     pub fn wait(&self, when: When) {
         let limit = match when {
@@ -181,6 +198,29 @@ impl Driver {
                 Step::Done(value) => return value,
                 Step::Wait(when) => self.wait(when),
             }
+        }
+    }
+
+    /// Flushes a device that has no operation in flight.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn flush<D: BlockDevice + ?Sized>(&self, device: &mut D) -> Result<(), DeviceError> {
+        // Not to be had only if there is no memory left for one small record.
+        let (heap, memory) = HeapArena::new(OpPool::arena_bytes(1)).ok_or(DeviceError::Busy)?;
+        let mut arena = Arena::new(memory).map_err(|_| DeviceError::Busy)?;
+        let mut pool = OpPool::carve(&mut arena, 1).ok_or(DeviceError::Busy)?;
+        let op = pool.take(FLUSH).ok_or(DeviceError::Busy)?;
+        let op = self.run_op(device, op);
+        let status = op.status();
+        let home = pool.put(op).is_ok() && pool.reclaim(&mut arena).is_ok();
+        if let (true, Ok(memory)) = (home, arena.finish()) {
+            drop(heap.redeem(memory));
+        }
+        match status {
+            Status::Done => Ok(()),
+            Status::Failed(error) => Err(error),
+            Status::Pending => Err(DeviceError::Protocol),
         }
     }
 

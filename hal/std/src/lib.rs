@@ -5,6 +5,8 @@
 //! | [`file`] | a file or block device as a `BlockDevice` with many operations in flight |
 //! | [`arena`] | heap memory that a disk can borrow and give back |
 //! | [`drive`] | run poll-driven things to their end, asleep while there is nothing to do |
+//! | [`sparse`] | devices that know where they hold nothing but zeros |
+//! | [`image`] | images in files: open, make and drive them |
 //!
 //! The core crate reads no clock, starts no thread and opens no file; all of that is here.
 //! Unsafe code is allowed in [`file`], for system calls on lent memory, and in [`arena`], to free
@@ -16,3 +18,5 @@ compile_error!("fvd-std needs Linux: it uses fallocate, SEEK_HOLE and preadv/pwr
 pub mod arena;
 pub mod drive;
 pub mod file;
+pub mod image;
+pub mod sparse;

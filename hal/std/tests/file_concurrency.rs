@@ -105,7 +105,7 @@ impl Load {
         assert_eq!(op.offset(), flight.block * BLOCK as u64);
         let lease = op.pop().expect("its lease");
         self.bench.pool.put(op).expect("own op");
-        let data = flight.loan.redeem(lease).ok().expect("its own lease");
+        let data = flight.loan.redeem(lease).expect("its own lease");
         assert!(
             *data == *flight.data,
             "block {}, read {}",
@@ -235,7 +235,7 @@ fn a_caller_that_sleeps_until_woken_needs_few_polls() {
                 None => bench.driver.wait(device.poll_at()),
             }
         };
-        loan.redeem(op.pop().expect("lease")).ok().expect("whole");
+        loan.redeem(op.pop().expect("lease")).expect("whole");
         bench.pool.put(op).expect("own op");
     }
     // One poll that finds nothing, one after the wake-up, and one for a wake-up of the round before.

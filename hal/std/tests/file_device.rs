@@ -4,7 +4,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::{Bench, Noise, head};
 use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status};
@@ -21,7 +21,7 @@ fn file(len: u64) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn open(path: &PathBuf) -> FileDevice {
+fn open(path: &Path) -> FileDevice {
     FileDevice::open(path, &FileOptions::default()).expect("an unlocked file")
 }
 
@@ -53,7 +53,7 @@ fn leases_of_one_operation_are_contiguous_in_the_file() {
     for len in lens {
         let (part, after) = rest.split_at(len);
         let (loan, lease) = common::lend(part.to_vec());
-        op.push(lease).ok().expect("room for eight");
+        op.push(lease).expect("room for eight");
         loans.push(loan);
         rest = after;
     }

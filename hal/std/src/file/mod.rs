@@ -29,6 +29,7 @@ mod execute;
 mod open;
 mod pool;
 mod sys;
+mod unnamed;
 
 use core::ops::Range;
 use core::task::Waker;
@@ -40,8 +41,10 @@ use fvd::buffer::{Op, OpQueue};
 use fvd::device::{BlockDevice, Geometry, OpKind, Status, When, refuse};
 use fvd::units::Instant;
 
+pub(crate) use open::open_path;
 pub use open::{FileId, FileOptions, OpenError};
 use pool::Pool;
+pub use unnamed::{create_unnamed, give_name};
 
 /// A file or block device with many operations in flight.
 ///
@@ -85,7 +88,7 @@ impl FileDevice {
     /// # Errors
     /// See [`OpenError`]; notably [`OpenError::Locked`].
     pub fn open(path: &Path, options: &FileOptions) -> Result<FileDevice, OpenError> {
-        FileDevice::from_file(open::open_path(path, options.read_only)?, options)
+        FileDevice::from_file(open_path(path, options.read_only)?, options)
     }
 
     /// Makes a device of an open file. It must be open for writing unless `options` say read-only.

@@ -112,7 +112,7 @@ pub enum FileId {
 }
 
 /// Opens `path` itself. Does not wait for the other end of a pipe.
-pub(super) fn open_path(path: &Path, read_only: bool) -> Result<File, OpenError> {
+pub(crate) fn open_path(path: &Path, read_only: bool) -> Result<File, OpenError> {
     let file = OpenOptions::new()
         .read(true)
         .write(!read_only)

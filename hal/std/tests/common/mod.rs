@@ -1,6 +1,8 @@
 //! What the tests of devices share: operations, buffers and repeatable noise.
 #![allow(dead_code, unreachable_pub)] // each test file is a crate of its own and uses a part of this
 
+pub mod cli;
+
 use fvd::buffer::{Arena, Head, Loan, Op, OpPool};
 use fvd::device::{BlockDevice, OpFlags, OpKind, Status};
 use fvd_std::arena::leak_arena;
@@ -63,7 +65,7 @@ impl Bench {
     pub fn with_data(&mut self, kind: OpKind, at: u64, data: Vec<u8>) -> (Op, Loan<Box<[u8]>>) {
         let mut op = self.op(kind, at, data.len() as u64);
         let (loan, lease) = lend(data);
-        op.push(lease).ok().expect("a free segment");
+        op.push(lease).expect("a free segment");
         (op, loan)
     }
 
@@ -78,7 +80,7 @@ impl Bench {
         let status = op.status();
         let lease = op.pop().expect("the lease came home");
         self.pool.put(op).expect("an op of this pool");
-        let data = loan.redeem(lease).ok().expect("the whole loan");
+        let data = loan.redeem(lease).expect("the whole loan");
         (status, data.into_vec())
     }
 }

@@ -1,0 +1,233 @@
+//! `fvd info`: what an image is.
+//!
+//! Opens nothing but the image itself. Most of what it tells is in the header, which is whole at any
+//! moment, so it also works beside a session that writes to the image.
+
+use core::fmt;
+
+use fvd::format::{Header, MetadataBytes, Text};
+use fvd_std::drive::Driver;
+use fvd_std::file::OpenError;
+use fvd_std::image::{self, Access, HeaderFile, Image, ImageError, Parts};
+use serde::Serialize;
+
+use crate::args::InfoArgs;
+use crate::failure::{DONE, Doing, Failure};
+use crate::output::{self, Shown};
+use crate::size;
+
+pub(crate) fn run(args: &InfoArgs) -> Result<u8, Failure> {
+    let cannot = || format!("cannot read {}", Shown(&args.image));
+    let found = image::read_header(&args.image).doing(cannot)?;
+    let allocated = allocated_bytes(args);
+    let info = Info::new(&found, *allocated.as_ref().unwrap_or(&None));
+    if args.json {
+        output::print_json(&info)?;
+    } else {
+        output::print(&info)?;
+    }
+    // What the header says is out; damage behind it is still a failure.
+    allocated.doing(cannot).map(|_| DONE)
+}
+
+/// Bytes of the store that hold guest data; `None` while somebody else has the image open.
+fn allocated_bytes(args: &InfoArgs) -> Result<Option<u64>, ImageError> {
+    let mut driver = Driver::new();
+    let parts = Parts {
+        allow_absent: true,
+        ..Parts::default()
+    };
+    match Image::open(&mut driver, &args.image, Access::ReadOnly, &parts) {
+        Ok(image) => {
+            let bytes = image.usage().allocated_bytes;
+            image.close(&mut driver).map(|()| Some(bytes))
+        }
+        Err(ImageError::File(OpenError::Locked)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[derive(Serialize)]
+struct Info {
+    dialect: &'static str,
+    version: u32,
+    virtual_size: u64,
+    block_size: u64,
+    chunk_size: u64,
+    table: bool,
+    base: Option<BaseInfo>,
+    data_file: Option<String>,
+    features: Vec<String>,
+    clean: bool,
+    metadata_bytes: MetadataInfo,
+    /// Bytes of the store that hold guest data; null while somebody else has the image open.
+    allocated_bytes: Option<u64>,
+    file_size: u64,
+    /// What the file takes on its file system; all of a block device.
+    host_bytes: u64,
+    snapshots: Vec<()>,
+    grow_unit: u64,
+    journal_unit: u32,
+    copy_on_read: bool,
+    prefetch_delay: Option<i64>,
+    image_id: String,
+    generation: u64,
+}
+
+#[derive(Serialize)]
+struct BaseInfo {
+    name: Option<String>,
+    format: Option<String>,
+    size: u64,
+    id: Option<String>,
+    /// Whether parts of the disk still live there.
+    needed: bool,
+}
+
+#[derive(Serialize)]
+struct MetadataInfo {
+    header: u64,
+    bitmap: u64,
+    table: u64,
+    journal: u64,
+    checksums: u64,
+    total: u64,
+}
+
+impl Info {
+    fn new(found: &HeaderFile, allocated_bytes: Option<u64>) -> Info {
+        let header = &found.header;
+        let core = &header.core;
+        let delay = core.copy.prefetch_start_delay_s;
+        Info {
+            dialect: "fvd2",
+            version: 2,
+            virtual_size: core.virtual_bytes,
+            block_size: core.block_bytes,
+            chunk_size: core.chunk_bytes,
+            table: header.has_table(),
+            base: header.has_base().then(|| BaseInfo::new(header)),
+            data_file: header
+                .has_external_data()
+                .then(|| core.data_file.to_string()),
+            features: header
+                .features
+                .iter()
+                .map(|feature| feature.to_string())
+                .collect(),
+            clean: core.clean_shutdown,
+            metadata_bytes: MetadataInfo::new(&header.metadata_bytes()),
+            allocated_bytes,
+            file_size: found.file_bytes,
+            host_bytes: found.host_bytes,
+            snapshots: Vec::new(),
+            grow_unit: core.grow_bytes,
+            journal_unit: header.atomic_unit,
+            copy_on_read: core.copy.copy_on_read,
+            prefetch_delay: (delay >= 0).then_some(delay),
+            image_id: size::show_id(header.image_id.0),
+            generation: header.generation,
+        }
+    }
+}
+
+impl BaseInfo {
+    fn new(header: &Header) -> BaseInfo {
+        BaseInfo {
+            name: named(&header.core.base_name),
+            format: named(&header.core.base_format),
+            size: header.core.base_bytes,
+            id: (header.base_id != [0; 16]).then(|| size::show_id(header.base_id)),
+            needed: header.has_bitmap(),
+        }
+    }
+}
+
+impl MetadataInfo {
+    fn new(bytes: &MetadataBytes) -> MetadataInfo {
+        MetadataInfo {
+            header: bytes.header,
+            bitmap: bytes.bitmap,
+            table: bytes.table,
+            journal: bytes.journal,
+            checksums: bytes.checksums,
+            total: bytes.total(),
+        }
+    }
+}
+
+/// A name from the image, escaped; `None` if there is none.
+fn named<const MAX: usize>(name: &Text<MAX>) -> Option<String> {
+    (!name.is_empty()).then(|| name.to_string())
+}
+
+/// For people: one fact per line.
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |what: &str, value: &dyn fmt::Display| writeln!(f, "{what:<16} {value}");
+        let on = |on: bool| if on { "on" } else { "off" };
+        line(
+            "dialect:",
+            &format!("{} (version {})", self.dialect, self.version),
+        )?;
+        line("virtual size:", &size::show(self.virtual_size))?;
+        line("file size:", &size::show(self.file_size))?;
+        line("taken on disk:", &size::show(self.host_bytes))?;
+        match self.allocated_bytes {
+            Some(bytes) => line("allocated:", &size::show(bytes))?,
+            None => line("allocated:", &"unknown, the image is in use")?,
+        }
+        line("block size:", &size::show(self.block_size))?;
+        line("chunk size:", &size::show(self.chunk_size))?;
+        line("table:", &on(self.table))?;
+        match &self.base {
+            None => line("base:", &"none")?,
+            Some(base) => line("base:", base)?,
+        }
+        if let Some(name) = &self.data_file {
+            line("data file:", &format!("'{name}'"))?;
+        }
+        line("features:", &self.features.join(" "))?;
+        line("closed cleanly:", &if self.clean { "yes" } else { "no" })?;
+        line("metadata:", &size::show(self.metadata_bytes.total))?;
+        let MetadataInfo {
+            header,
+            bitmap,
+            table,
+            journal,
+            checksums,
+            ..
+        } = self.metadata_bytes;
+        let regions = [
+            ("header", header),
+            ("bitmap", bitmap),
+            ("table", table),
+            ("journal", journal),
+            ("checksums", checksums),
+        ];
+        for (name, bytes) in regions {
+            line(&format!("  {name}:"), &size::show(bytes))?;
+        }
+        line("image id:", &self.image_id)
+    }
+}
+
+impl fmt::Display for BaseInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "'{name}'")?,
+            None => f.write_str("without a name")?,
+        }
+        if let Some(format) = &self.format {
+            write!(f, " ({format})")?;
+        }
+        write!(f, ", {}", size::show(self.size))?;
+        if let Some(id) = &self.id {
+            write!(f, ", id {id}")?;
+        }
+        if !self.needed {
+            f.write_str(", not needed any more")?;
+        }
+        Ok(())
+    }
+}

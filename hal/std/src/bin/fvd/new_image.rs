@@ -1,0 +1,253 @@
+//! A new image from options, for `create` and `convert`.
+//!
+//! Invariants:
+//! 1. Nothing under the names of image and data file changes before [`NewImage::publish`].
+//! 2. A new image on a block device that is not published is made unreadable again.
+
+use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use fvd::device::BlockDevice;
+use fvd::format::{
+    BaseParams, CreateParams, HEADER_BYTES, Header, ImageId, JournalChoice, LayoutError,
+    StoreChoice, Text, plan_layout,
+};
+use fvd_std::drive::Driver;
+use fvd_std::file::FileOptions;
+use fvd_std::image::{self, Access, Base, BaseFormat, Devices, Image};
+
+use crate::args::{JournalSize, ShapeArgs, Switch};
+use crate::failure::{Doing, Failure};
+use crate::new_file::Place;
+use crate::output::{self, Shown};
+use crate::parts;
+
+/// What the new image shall be.
+pub(crate) struct Wanted<'a> {
+    pub(crate) image: &'a Path,
+    pub(crate) data_file: Option<&'a Path>,
+    pub(crate) base: Option<WantedBase<'a>>,
+    pub(crate) shape: &'a ShapeArgs,
+    /// Bytes of the guest's disk.
+    pub(crate) size: u64,
+    pub(crate) force: bool,
+}
+
+/// The base of the new image: its name, and the open base that tells its size and identity.
+pub(crate) struct WantedBase<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) format: BaseFormat,
+    pub(crate) id: Option<[u8; 16]>,
+    pub(crate) base: &'a Base,
+}
+
+/// An image that was made and is not visible yet.
+pub(crate) struct NewImage {
+    header: Header,
+    place: Option<Place>,
+    data: Option<Place>,
+    path: PathBuf,
+}
+
+/// A size in whole sectors; rounding is said.
+pub(crate) fn whole_sectors(what: &str, size: u64) -> Result<u64, Failure> {
+    let rounded = size.checked_next_multiple_of(512);
+    let rounded = rounded.ok_or_else(|| Failure::Usage(format!("{what} is too large")))?;
+    if rounded != size {
+        output::say(format!("{what} rounded up from {size} to {rounded} bytes"));
+    }
+    Ok(rounded)
+}
+
+impl NewImage {
+    /// Makes the image.
+    pub(crate) fn make(driver: &mut Driver, wanted: &Wanted) -> Result<NewImage, Failure> {
+        let place = Place::choose(wanted.image, wanted.force)?;
+        let data = wanted
+            .data_file
+            .map(|path| Place::choose(path, wanted.force))
+            .transpose()?;
+        let store = data.as_ref().unwrap_or(&place);
+        let params = CreateParams {
+            atomic_unit: place
+                .open(&FileOptions::default())?
+                .geometry()
+                .atomic_write_bytes,
+            store: store_choice(store)?,
+            ..params(wanted)?
+        };
+        let cannot = || format!("cannot create {}", Shown(wanted.image));
+        let header = plan_layout(&params).map_err(|error| refusal(wanted, &error))?;
+        let zeroed = matches!(place, Place::File(_));
+        reserve(&place, &data, &header)?;
+        let device = place.open(&FileOptions::default())?;
+        image::create(driver, device, header, zeroed).doing(cannot)?;
+        Ok(NewImage {
+            header,
+            place: Some(place),
+            data,
+            path: wanted.image.to_path_buf(),
+        })
+    }
+
+    /// Opens the new image to fill it.
+    pub(crate) fn open(&self, driver: &mut Driver, base: Option<Base>) -> Result<Image, Failure> {
+        let cannot = || format!("cannot open the new {}", Shown(&self.path));
+        let options = image::file_options(&self.header, Access::ReadWrite);
+        let Some(place) = &self.place else {
+            return Err(Failure::Failed(cannot()));
+        };
+        let devices = Devices {
+            metadata: place.open(&options)?,
+            data: match &self.data {
+                Some(data) => Some(Box::new(data.open(&options)?)),
+                None => None,
+            },
+            base,
+        };
+        let options = image::open_options(Access::ReadWrite).doing(cannot)?;
+        Image::on(driver, devices, options).doing(cannot)
+    }
+
+    /// Whether a disk on this image reads zeros where it shows no base, as long as nobody wrote.
+    pub(crate) fn reads_zeros(&self) -> bool {
+        let store = self.data.as_ref().or(self.place.as_ref());
+        self.header.has_table() || matches!(store, Some(Place::File(_)))
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Makes image and data file appear.
+    pub(crate) fn publish(mut self) -> Result<(), Failure> {
+        let data = self.data.take();
+        if let Some(data) = data {
+            data.publish()?;
+        }
+        match self.place.take() {
+            Some(place) => place.publish(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for NewImage {
+    fn drop(&mut self) {
+        // Still here, so it was not published. A file that nobody has seen vanishes by itself.
+        if let Some(Place::Device(path)) = &self.place {
+            let erased = OpenOptions::new()
+                .write(true)
+                .open(path)
+                .and_then(|device| device.write_all_at(&[0; HEADER_BYTES as usize], 0));
+            if let Err(error) = erased {
+                output::say(format!(
+                    "cannot erase the unfinished {}: {error}",
+                    Shown(path)
+                ));
+            }
+        }
+    }
+}
+
+/// Everything that does not depend on devices.
+fn params(wanted: &Wanted) -> Result<CreateParams, Failure> {
+    let shape = wanted.shape;
+    let id = image::random().doing(|| "cannot choose an image id")?;
+    let mut params = CreateParams::new(wanted.size, ImageId(id));
+    params.block_bytes = shape.block_size;
+    params.chunk_bytes = shape.chunk_size;
+    params.table = shape.table == Switch::On;
+    params.journal = match shape.journal_size {
+        JournalSize::Auto => JournalChoice::Auto,
+        JournalSize::None => JournalChoice::None,
+        JournalSize::Bytes(bytes) => JournalChoice::Bytes(bytes),
+    };
+    params.grow_bytes = shape.grow_unit.unwrap_or(0);
+    params.copy.copy_on_read = shape.copy_on_read;
+    if let Some(delay) = shape.prefetch_delay {
+        params.copy.prefetch_start_delay_s = i64::from(delay);
+    }
+    if let Some(base) = &wanted.base {
+        params.base = Some(base_params(wanted, base)?);
+    }
+    if let Some(path) = wanted.data_file {
+        params.external_data = true;
+        params.data_file = name_of(wanted, path)?;
+        params.data_file_format = label("raw");
+    }
+    Ok(params)
+}
+
+fn base_params(wanted: &Wanted, base: &WantedBase) -> Result<BaseParams, Failure> {
+    let (id, generation) = match base.base.image() {
+        Some(image) => (image.header().image_id.0, image.header().generation),
+        None => (base.id.unwrap_or_default(), 0),
+    };
+    Ok(BaseParams {
+        name: name_of(wanted, base.path)?,
+        format: label(base.format.label()),
+        bytes: base.base.geometry().capacity_bytes,
+        id,
+        generation,
+    })
+}
+
+fn label<const MAX: usize>(label: &str) -> Text<MAX> {
+    Text::new(label.as_bytes()).unwrap_or_default()
+}
+
+/// The name to store for a part of the new image.
+fn name_of<const MAX: usize>(wanted: &Wanted, part: &Path) -> Result<Text<MAX>, Failure> {
+    let name = parts::stored_name(wanted.image, part).doing(|| Shown(part))?;
+    let bytes = name.as_os_str().as_bytes();
+    Text::new(bytes).ok_or_else(|| {
+        let what = format!(
+            "{} is too long a name for an image: {MAX} bytes at most",
+            Shown(&name)
+        );
+        Failure::Failed(what)
+    })
+}
+
+/// What holds the chunks.
+fn store_choice(place: &Place) -> Result<StoreChoice, Failure> {
+    match place {
+        Place::File(_) => Ok(StoreChoice::Growing),
+        Place::Device(_) => {
+            let device_bytes = place
+                .open(&FileOptions::default())?
+                .geometry()
+                .capacity_bytes;
+            Ok(StoreChoice::FixedUsed { device_bytes })
+        }
+    }
+}
+
+/// Makes new files as long as the header says, without taking space for it.
+fn reserve(place: &Place, data: &Option<Place>, header: &Header) -> Result<(), Failure> {
+    let metadata_bytes = image::metadata_bytes(header);
+    if let Place::File(file) = place {
+        let own = if data.is_some() {
+            0
+        } else {
+            header.store_bytes
+        };
+        file.set_len(metadata_bytes.max(own))?;
+    }
+    if let Some(Place::File(file)) = data {
+        file.set_len(header.store_bytes)?;
+    }
+    Ok(())
+}
+
+/// Sizes that the format can not hold are wrong usage; a device that is too small is a failure.
+fn refusal(wanted: &Wanted, error: &LayoutError) -> Failure {
+    let text = format!("cannot create {}: {error}", Shown(wanted.image));
+    match error {
+        LayoutError::DeviceTooSmall(_) => Failure::Failed(text),
+        _ => Failure::Usage(text),
+    }
+}

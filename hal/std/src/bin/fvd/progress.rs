@@ -1,0 +1,52 @@
+//! Progress on standard error, where somebody is watching.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How long work must last before a bar appears.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A bar over a number of bytes; invisible for short work and where standard error is no terminal.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    start: Instant,
+    shown: bool,
+}
+
+impl Progress {
+    /// A bar that ends at `total_bytes`.
+    pub(crate) fn new(what: &'static str, total_bytes: u64) -> Progress {
+        let bar = ProgressBar::hidden();
+        bar.set_length(total_bytes);
+        bar.set_message(what);
+        let template = "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Progress {
+            bar,
+            start: Instant::now(),
+            shown: false,
+        }
+    }
+
+    /// `done_bytes` of the total are done.
+    pub(crate) fn at(&mut self, done_bytes: u64) {
+        if !self.shown && self.start.elapsed() >= PATIENCE {
+            // This target draws nothing unless standard error is a terminal.
+            self.bar
+                .set_draw_target(indicatif::ProgressDrawTarget::stderr());
+            self.shown = true;
+        }
+        self.bar.set_position(done_bytes);
+    }
+}
+
+impl Drop for Progress {
+    /// Takes the bar off the screen, so that a message of failure stands alone.
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

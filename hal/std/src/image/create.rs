@@ -1,0 +1,55 @@
+//! Writing a new image to a device.
+
+use core::task::Poll;
+
+use fvd::create::{CREATE_ARENA_BYTES, Create, CreateError};
+use fvd::device::BlockDevice;
+use fvd::format::page::ChecksumArray;
+use fvd::format::{HEADER_BYTES, Header};
+
+use super::error::ImageError;
+use super::session::{allocate, free};
+use crate::drive::{Driver, Step};
+
+/// Bytes that the metadata of a new image take on their device, from its start.
+#[must_use]
+pub fn metadata_bytes(header: &Header) -> u64 {
+    let core = &header.core;
+    let regions = [
+        core.table,
+        core.bitmap,
+        core.journal,
+        header.checksum_region(ChecksumArray::A),
+        header.checksum_region(ChecksumArray::B),
+    ];
+    let ends = regions.iter().filter_map(|region| region.end());
+    ends.fold(HEADER_BYTES, u64::max)
+}
+
+/// Writes the image that `header` describes to its metadata device. `zeroed` promises that the device
+/// reads zeros everywhere.
+///
+/// # Errors
+/// What the device says. There is no image on it then.
+pub fn create<D: BlockDevice>(
+    driver: &mut Driver,
+    mut device: D,
+    header: Header,
+    zeroed: bool,
+) -> Result<(), ImageError> {
+    driver.attach(&mut device);
+    let (heap, memory) = allocate(CREATE_ARENA_BYTES)?;
+    let mut create = Create::new(device, header, zeroed, memory);
+    driver.run(|now| match create.poll(now) {
+        Poll::Ready(()) => Step::Done(()),
+        Poll::Pending => Step::Wait(create.poll_at()),
+    });
+    let created = create.finish();
+    free(heap, created.memory);
+    created.result.map_err(|error| match error {
+        CreateError::Format(error) => ImageError::Format(error),
+        CreateError::Device(error) => ImageError::Device(error),
+        // The memory was just made to measure.
+        _ => ImageError::NoMemory(CREATE_ARENA_BYTES),
+    })
+}
