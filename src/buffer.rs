@@ -806,11 +806,10 @@ impl OpPool {
         let start = part.ptr;
         let mut free = OpQueue::new();
         for index in 0..count as usize {
-            // SAFETY: `index` < the part's length. Each record becomes one op, once; the part itself
-            // is forgotten below and comes back through `into_part` when all ops are free.
+            // SAFETY: `index` < the part's length. Each record becomes one op, once; the part
+            // itself ends here and comes back through `reclaim` when all ops are free.
             free.push_back(Op(unsafe { start.add(index) }));
         }
-        core::mem::forget(part);
         Some(OpPool { free, start, count })
     }
 
@@ -855,10 +854,7 @@ impl OpPool {
             owns: PhantomData,
         };
         // All ops are in `free`, which is forgotten with `self`: the part is the only owner again.
-        arena.reclaim(part).map_err(|part| {
-            core::mem::forget(part);
-            self
-        })
+        arena.reclaim(part).map_err(|_| self)
     }
 }
 
@@ -928,7 +924,7 @@ impl Arena {
     pub fn new(
         memory: &'static mut [MaybeUninit<u8>],
     ) -> Result<Arena, &'static mut [MaybeUninit<u8>]> {
-        if memory.as_ptr() as usize % ARENA_ALIGN != 0 {
+        if !(memory.as_ptr() as usize).is_multiple_of(ARENA_ALIGN) {
             return Err(memory);
         }
         let len = memory.len();
@@ -1020,10 +1016,13 @@ impl Arena {
     /// `len` is 0. Carve staging memory first: it takes multiples of [`ARENA_ALIGN`].
     #[must_use]
     pub fn carve_lease(&mut self, len: u32) -> Option<Lease> {
-        if len == 0 || (self.used % ARENA_ALIGN) != 0 {
+        if len == 0 || !self.used.is_multiple_of(ARENA_ALIGN) {
             return None;
         }
         let ptr = self.take(Arena::staging_bytes(len as usize))?;
+        // The padding is never handed out, so it counts as returned at once; the lease counts to the
+        // byte, whole or in parts.
+        self.returned += Arena::staging_bytes(len as usize) - len as usize;
         // SAFETY: the range is ours and at least `len` bytes long.
         unsafe { ptr.write_bytes(0, len as usize) };
         Some(Lease { ptr, len, mark: 0 })
@@ -1045,16 +1044,15 @@ impl Arena {
         Ok(())
     }
 
-    /// Takes a staging lease back.
+    /// Takes a staging lease back, whole or in parts.
     ///
     /// # Errors
-    /// Gives back a lease of other memory, or a part of a lease.
+    /// Gives back a lease of other memory.
     pub fn reclaim_lease(&mut self, lease: Lease) -> Result<(), Lease> {
-        let bytes = Arena::staging_bytes(lease.len());
-        if lease.address() % ARENA_ALIGN != 0 || !self.holds(lease.address(), bytes) {
+        if !self.holds(lease.address(), lease.len()) {
             return Err(lease);
         }
-        self.returned += bytes;
+        self.returned += lease.len();
         Ok(())
     }
 

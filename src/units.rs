@@ -86,7 +86,7 @@ impl Shape {
         if block_shift < 9 || chunk_shift > 31 || chunk_shift < block_shift {
             return None;
         }
-        if chunk_shift - block_shift > 4 || virtual_bytes % SECTOR_BYTES != 0 {
+        if chunk_shift - block_shift > 4 || !virtual_bytes.is_multiple_of(SECTOR_BYTES) {
             return None;
         }
         let shape = Shape {

@@ -129,6 +129,7 @@ impl<S: Stores> Closing<S> {
     ///
     /// # Errors
     /// Gives itself back before [`Closing::poll`] was ready, and while completions are not reaped.
+    #[allow(clippy::result_large_err)] // the error is the disk itself, still closing
     pub fn finish(self) -> Result<Closed<S>, Closing<S>> {
         if self.phase != Phase::Ended || !self.disk.done.is_empty() || !self.disk.journal_ops_home()
         {

@@ -138,7 +138,7 @@ fn checked<S: Stores>(
     }
     if u64::from(logical) > header.core.block_bytes
         || (role == Role::Metadata && logical > header.atomic_unit)
-        || (role == Role::Base && header.core.base_bytes % u64::from(logical) != 0)
+        || (role == Role::Base && !header.core.base_bytes.is_multiple_of(u64::from(logical)))
     {
         return bad(GeometryProblem::LogicalBlock, u64::from(logical));
     }

@@ -25,6 +25,7 @@ struct Parts {
     bytes: Part<u8>,
 }
 
+#[allow(clippy::large_enum_variant)] // there is one, in its probe
 enum State {
     /// The read is to be sent.
     Ready(Lease),
