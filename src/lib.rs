@@ -1,5 +1,6 @@
 //! `fvd`: the Fast Virtual Disk, being built.
 #![no_std]
+#![deny(clippy::std_instead_of_core, clippy::alloc_instead_of_core)]
 
 mod alloc;
 pub mod blocking;

@@ -84,8 +84,7 @@ fn base(disk: &mut Disk) -> &mut Gate {
 fn request(client: &mut Client, kind: OpKind, offset: u64, len: u64, tag: u64) -> Op {
     let mut op = client.op(kind, OpFlags::NONE, offset, len, tag);
     if matches!(kind, OpKind::Read | OpKind::Write) {
-        let (loan, lease) = common::lend(len as usize, 0x11);
-        std::mem::forget(loan);
+        let (_, lease) = common::lend(len as usize, 0x11);
         op.push(lease).expect("room");
     }
     op

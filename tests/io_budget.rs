@@ -104,8 +104,7 @@ impl Driver {
     ) {
         let mut op = self.client.op(kind, flags, offset, len, 0);
         if matches!(kind, OpKind::Read | OpKind::Write) {
-            let (loan, lease) = common::lend(len as usize, (offset / 512) as u8 | 1);
-            std::mem::forget(loan);
+            let (_, lease) = common::lend(len as usize, (offset / 512) as u8 | 1);
             op.push(lease).expect("room");
         }
         assert!(disk.submit(op).is_ok());
@@ -121,7 +120,7 @@ impl Driver {
                 assert_eq!(result_of(&op), Ok(()));
                 // The buffers of these tests are never used again.
                 while let Some(lease) = op.pop() {
-                    std::mem::forget(lease);
+                    drop(lease);
                 }
                 self.client.put(op);
                 left -= 1;

@@ -39,8 +39,7 @@ impl<D: BlockDevice> Run<D> {
     fn new(disk: D, model: Vec<u8>, seed: u64) -> Run<D> {
         let depth = 32;
         let leases = (0..depth).map(|_| {
-            let (loan, lease) = common::lend((LONGEST_SECTORS * SECTOR) as usize, 0xC7);
-            std::mem::forget(loan);
+            let (_, lease) = common::lend((LONGEST_SECTORS * SECTOR) as usize, 0xC7);
             Some(lease)
         });
         Run {

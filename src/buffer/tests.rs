@@ -64,7 +64,7 @@ fn a_loan_is_redeemed_by_its_lease() {
     assert_eq!((lease.len(), lease.mark()), (64, 0));
     lease.set_mark(9);
     assert_eq!(lease.mark(), 9);
-    let buffer = loan.redeem(lease).ok().expect("whole");
+    let buffer = loan.redeem(lease).expect("whole");
     assert_eq!(buffer.len(), 64);
 }
 
@@ -441,7 +441,7 @@ fn an_arena_is_used_again_after_it_came_home() {
         assert!(part.iter().all(|byte| *byte == round));
         part[99] = 0xFF;
         assert!(arena.reclaim(part).is_ok());
-        memory = arena.finish().ok().expect("all is back");
+        memory = arena.finish().expect("all is back");
     }
 }
 

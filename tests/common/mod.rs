@@ -278,7 +278,7 @@ pub(crate) fn close<S: Stores>(disk: Disk<S>) -> S {
         stores,
         memory,
         result,
-    } = blocking::close(disk, idle(), |op| drop(op));
+    } = blocking::close(disk, idle(), drop);
     result.expect("a clean close");
     assert!(memory.is_some(), "the arena came back");
     stores
