@@ -73,14 +73,20 @@
 //!   answers false, and `poll_at` is `Now` while anything is in flight, or `At` with
 //!   [`Options::poll_interval_micros`].
 //! * True: the platform routes the interrupt and calls [`VirtioBlk::on_interrupt`], which wakes the
-//!   stored waker. `poll_at` is `Event` unless a completion waits already.
+//!   stored waker. `poll_at` is `Event` unless a completion waits already. On PCI this is the
+//!   level-triggered INTx line: the transport of [`virtio_drivers`] sets up no MSI-X vector.
 //!
 //! # Power loss
 //!
-//! `VIRTIO_BLK_F_FLUSH` means a volatile cache, and a `Flush` op is a flush request. A device
-//! without it promises that a completed write is durable (virtio 1.2 §5.2.6.2), and a `Flush` op is
-//! complete at once. There is no FUA in virtio-blk. The atomic unit is 512 bytes unless the caller
-//! knows better: see [`Options::atomic_write_bytes`].
+//! `VIRTIO_BLK_F_FLUSH` means a volatile cache, and a `Flush` op is a flush request. Devices should
+//! always offer it (virtio 1.2 §5.2.5.2). One that does not is taken as every driver takes it:
+//! without a cache, so that a `Flush` op is complete at once. By the letter no write to it is ever
+//! certain to be durable (§5.2.6.2), and some hypervisors mean just that: Firecracker leaves the
+//! feature out unless the drive's `cache_type` is `Writeback`. Look at
+//! [`Geometry::volatile_cache`](fvd::device::Geometry::volatile_cache) if it matters.
+//!
+//! There is no FUA in virtio-blk. The atomic unit is 512 bytes unless the caller knows better: see
+//! [`Options::atomic_write_bytes`].
 //!
 //! # What is not believed
 //!

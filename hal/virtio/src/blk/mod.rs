@@ -5,7 +5,8 @@
 //!    while that chain is in flight. So an op is out of reach, with all its leases, from before the
 //!    device can see its memory until the device is done with it.
 //! 2. The device is done with an op when (a) its chain came back on the used ring, valid, with its
-//!    status byte written, or (b) the device confirmed a reset. Nothing else ends an op.
+//!    status byte written, or (b) the transport reported that the device confirmed a reset. Nothing
+//!    else ends an op.
 //! 3. `life` moves one way: `Alive`, `Resetting`, `Reset`. Only an alive device gets requests or is
 //!    believed; in `Resetting` it may still write, so nothing is returned or freed.
 //! 4. Memory that the device may know is freed or given to a bounce pool only under 2.

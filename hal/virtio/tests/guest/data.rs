@@ -69,7 +69,6 @@ fn drain(bench: &mut Bench) {
 fn small(offered: u64) -> Limits {
     Limits {
         offered: VERSION_1 | offered,
-        capacity_sectors: 1024,
         ..Limits::default()
     }
 }
@@ -101,12 +100,12 @@ fn every_kind_of_request_works_without_indirect_descriptors() {
 #[test]
 fn sixty_four_requests_are_in_flight_and_the_indexes_wrap() {
     let limits = Limits {
-        capacity_sectors: 16384,
+        capacity_sectors: 8192,
         ..small(FLUSH | SEG_MAX | INDIRECT)
     };
     let mut bench = Bench::new(limits, Options::default(), 7);
     assert_eq!(bench.blk().geometry().queue_depth, 64);
-    churn(&mut bench, &TRANSFERS, 80_000);
+    churn(&mut bench, &TRANSFERS, 67_000);
     assert_eq!(bench.with_device(|device| device.in_service_most), 64);
     let stats = bench.blk().stats();
     assert!(stats.requests > 65_536 && stats.requests == stats.completions);
@@ -115,11 +114,11 @@ fn sixty_four_requests_are_in_flight_and_the_indexes_wrap() {
 #[test]
 fn the_indexes_wrap_without_indirect_descriptors() {
     let limits = Limits {
-        capacity_sectors: 16384,
+        capacity_sectors: 8192,
         ..small(FLUSH | SEG_MAX)
     };
     let mut bench = Bench::new(limits, Options::default(), 8);
-    churn(&mut bench, &TRANSFERS, 70_000);
+    churn(&mut bench, &TRANSFERS, 66_000);
     let busiest = bench.with_device(|device| device.in_service_most);
     assert!((12..=21).contains(&busiest), "{busiest} in service");
 }

@@ -239,4 +239,7 @@ fn a_disk_that_grew_is_used_whole_and_one_that_shrank_is_not_believed() {
         assert_eq!(bench.blk().refresh_capacity(), expected);
     }
     assert!(bench.blk().geometry().capacity_bytes > before);
+    // A device that was given up is left alone.
+    bench.blk().stop();
+    assert_eq!(bench.blk().refresh_capacity(), 8192 * 512);
 }

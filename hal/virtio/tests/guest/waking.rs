@@ -6,7 +6,7 @@ use std::task::{Wake, Waker};
 
 use crate::fake::bench::Bench;
 use crate::fake::device::Limits;
-use crate::fake::registers::NEEDS_RESET;
+use crate::fake::registers::{NEEDS_RESET, Reset};
 use fvd::device::{BlockDevice, OpKind, When};
 use fvd::units::Instant;
 use fvd_virtio::{Fault, Options};
@@ -113,4 +113,24 @@ fn an_interrupt_about_the_configuration_finds_a_device_in_need_of_a_reset() {
     assert_eq!(bench.blk().fault(), Some(Fault::NeedsReset));
     assert_eq!(bench.blk().poll_at(), When::Now, "no interrupt tells of it");
     assert!(bench.poll().is_some());
+}
+
+#[test]
+fn ops_of_a_stopped_device_are_fetched_without_delay() {
+    let mut bench = bench(Options {
+        poll_interval_micros: 50,
+        ..Options::default()
+    });
+    for index in 0..3 {
+        submit_read(&mut bench, index * 512);
+    }
+    bench.with_device(|device| device.registers.reset = Reset::After(1));
+    bench.blk().stop();
+    assert!(bench.blk().poll(Instant::from_micros(7)).is_none());
+    let next = When::At(Instant::from_micros(57));
+    assert_eq!(bench.blk().poll_at(), next, "the reset is not confirmed");
+    assert!(bench.poll().is_some());
+    assert_eq!(bench.blk().poll_at(), When::Now);
+    assert!(bench.poll().is_some() && bench.poll().is_some());
+    assert_eq!(bench.blk().poll_at(), When::Event);
 }

@@ -45,7 +45,7 @@ impl Default for Limits {
         Limits {
             offered: VERSION_1 | FLUSH | SEG_MAX | BLK_SIZE | INDIRECT,
             queue_size: 256,
-            capacity_sectors: 4096,
+            capacity_sectors: 1024,
             size_max: u32::MAX,
             seg_max: 254,
             blk_size: 512,
