@@ -17,7 +17,7 @@ pub enum GeometryProblem {
     AtomicWrite,
     /// Its longest transfer is shorter than a copy-on-write block.
     TransferMax,
-    /// It takes fewer than four leases in one operation.
+    /// It takes no lease at all.
     SegmentsMax,
     /// It is smaller than the image needs.
     Capacity,
@@ -95,7 +95,7 @@ impl fmt::Display for OpenError {
                         "its atomic write is larger than a journal unit"
                     }
                     GeometryProblem::TransferMax => "its longest transfer is shorter than a block",
-                    GeometryProblem::SegmentsMax => "it takes fewer than four segments",
+                    GeometryProblem::SegmentsMax => "it takes no segments",
                     GeometryProblem::Capacity => "it is smaller than the image needs",
                     GeometryProblem::ReadOnly => "it is read-only; open the image read-only",
                 };

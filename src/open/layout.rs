@@ -146,7 +146,7 @@ fn checked<S: Stores>(
     if transfer < header.core.block_bytes.max(64 << 10) {
         return bad(GeometryProblem::TransferMax, transfer);
     }
-    if geometry.segments_max < 4 {
+    if geometry.segments_max == 0 {
         return bad(
             GeometryProblem::SegmentsMax,
             u64::from(geometry.segments_max),
