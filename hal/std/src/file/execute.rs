@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. Short transfers are continued and interrupted ones repeated; what is still missing then is an
 //!    error, never silence.
-//! 2. `NoSpace` promises that nothing was changed, so it is only given for an operation that moved
-//!    no byte yet; one that ran out of space halfway fails with `Io`.
+//! 2. `NoSpace` says that the file system is full, also where it noticed halfway through a write: what
+//!    the range holds then is undefined between old and new, as after every failed write.
 //! 3. Once a flush has failed, every later one fails: the kernel reports a lost page once and then
 //!    forgets it, so a second flush that succeeds would prove nothing.
 
@@ -88,7 +88,7 @@ impl Target {
                 Ok(0) => return Err(DeviceError::Io),
                 Ok(moved) => done += moved,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(device_error(&error, done == 0)),
+                Err(error) => return Err(device_error(&error)),
             }
         }
         Ok(())
@@ -139,7 +139,7 @@ impl Target {
                 Err(error) if is_unsupported(&error) => {
                     known_missing.store(true, Ordering::Relaxed)
                 }
-                Err(error) => return Err(device_error(&error, false)),
+                Err(error) => return Err(device_error(&error)),
             }
         }
         self.write_zeroes(offset, len)
@@ -153,7 +153,7 @@ impl Target {
                 Ok(0) => return Err(DeviceError::Io),
                 Ok(moved) => done += moved as u64,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(device_error(&error, done == 0)),
+                Err(error) => return Err(device_error(&error)),
             }
         }
         Ok(())
@@ -166,7 +166,7 @@ impl Target {
         if bytes <= *len {
             return Ok(());
         }
-        retry(|| self.file.set_len(bytes)).map_err(|error| device_error(&error, true))?;
+        retry(|| self.file.set_len(bytes)).map_err(|error| device_error(&error))?;
         *len = bytes;
         Ok(())
     }
@@ -185,6 +185,24 @@ pub(super) fn whole_sectors(bytes: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
+/// Takes space for the first `len` bytes of a new file, so that writing there can not fail for want of
+/// space. Where the file system can not do that, the file just becomes so long.
+///
+/// # Errors
+/// What the system says; notably that there is no such space.
+pub fn reserve(file: &File, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    match retry(|| sys::preallocate(file, len)) {
+        Err(error) if is_unsupported(&error) => {
+            let longer = file.metadata()?.len() < len;
+            if longer { file.set_len(len) } else { Ok(()) }
+        }
+        result => result,
+    }
+}
+
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -201,12 +219,12 @@ fn is_unsupported(error: &io::Error) -> bool {
     )
 }
 
-/// The device error for a failed call. `untouched` says that the operation changed nothing so far.
-fn device_error(error: &io::Error, untouched: bool) -> DeviceError {
+/// The device error for a failed call.
+fn device_error(error: &io::Error) -> DeviceError {
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) if untouched => DeviceError::NoSpace,
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => DeviceError::NoSpace,
         Some(libc::ENXIO | libc::ENODEV) => DeviceError::Removed,
-        Some(libc::EROFS) if untouched => DeviceError::ReadOnly,
+        Some(libc::EROFS) => DeviceError::ReadOnly,
         _ => DeviceError::Io,
     }
 }
@@ -220,17 +238,17 @@ mod tests {
     }
 
     #[test]
-    fn out_of_space_is_no_space_only_while_nothing_was_changed() {
-        assert_eq!(device_error(&os(libc::ENOSPC), true), DeviceError::NoSpace);
-        assert_eq!(device_error(&os(libc::EDQUOT), true), DeviceError::NoSpace);
-        assert_eq!(device_error(&os(libc::ENOSPC), false), DeviceError::Io);
-    }
-
-    #[test]
-    fn other_errors_keep_their_kind() {
-        assert_eq!(device_error(&os(libc::EIO), true), DeviceError::Io);
-        assert_eq!(device_error(&os(libc::ENXIO), false), DeviceError::Removed);
-        assert_eq!(device_error(&os(libc::EROFS), true), DeviceError::ReadOnly);
+    fn errors_of_the_system_keep_their_kind() {
+        for (code, expected) in [
+            (libc::ENOSPC, DeviceError::NoSpace),
+            (libc::EDQUOT, DeviceError::NoSpace),
+            (libc::EFBIG, DeviceError::NoSpace),
+            (libc::EIO, DeviceError::Io),
+            (libc::ENXIO, DeviceError::Removed),
+            (libc::EROFS, DeviceError::ReadOnly),
+        ] {
+            assert_eq!(device_error(&os(code)), expected, "{code}");
+        }
     }
 
     #[test]
@@ -245,6 +263,26 @@ mod tests {
             }
         });
         assert_eq!(result.expect("at last"), 3);
+    }
+
+    #[test]
+    fn reserved_space_is_taken_and_reads_zeros() {
+        use std::os::unix::fs::MetadataExt;
+        let file = tempfile::tempfile().expect("temporary file");
+        file.write_all_at(b"kept", 0).expect("write");
+        reserve(&file, 1 << 20).expect("space");
+        let metadata = file.metadata().expect("metadata");
+        assert_eq!(metadata.len(), 1 << 20);
+        assert!(
+            metadata.blocks() * 512 >= 1 << 20,
+            "{} blocks",
+            metadata.blocks()
+        );
+        let mut bytes = [1; 8];
+        file.read_exact_at(&mut bytes, 0).expect("read");
+        assert_eq!(&bytes, b"kept\0\0\0\0");
+        reserve(&file, 4096).expect("there already");
+        assert_eq!(file.metadata().expect("metadata").len(), 1 << 20);
     }
 
     #[test]

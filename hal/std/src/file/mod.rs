@@ -41,10 +41,11 @@ use fvd::buffer::{Op, OpQueue};
 use fvd::device::{BlockDevice, Geometry, OpKind, Status, When, refuse};
 use fvd::units::Instant;
 
+pub use execute::reserve;
 pub(crate) use open::open_path;
 pub use open::{FileId, FileOptions, OpenError};
 use pool::Pool;
-pub use unnamed::{create_unnamed, give_name};
+pub use unnamed::{create_unnamed, give_name, rename_to_free};
 
 /// A file or block device with many operations in flight.
 ///

@@ -97,6 +97,14 @@ pub(super) fn zero_range(file: &File, mode: ZeroMode, offset: u64, len: u64) -> 
     check(result)
 }
 
+/// Takes space for the first `len` bytes of the file, which becomes at least so long. What was not
+/// written before reads zeros.
+pub(super) fn preallocate(file: &File, len: u64) -> io::Result<()> {
+    let len = signed(len)?;
+    // SAFETY: takes no pointers; the descriptor is open for as long as `file` is borrowed.
+    check(unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, len) })
+}
+
 /// The first range of the file at or after `from` that may hold something else than zeros. `None` if
 /// only zeros follow. `end` is the length of the file.
 pub(super) fn next_data(file: &File, from: u64, end: u64) -> io::Result<Option<Range<u64>>> {

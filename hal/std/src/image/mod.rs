@@ -58,6 +58,12 @@ pub enum Access {
 /// End it by [`Image::close`]. Dropping it is like a power cut, and leaks its memory.
 pub struct Image(Box<dyn Session>);
 
+const _: () = {
+    const fn assert_send<T: Send>() {}
+    assert_send::<Image>();
+    assert_send::<Base>();
+};
+
 /// The devices of an image.
 pub struct Devices {
     /// Holds the metadata, and the data unless they have a device of their own.

@@ -3,6 +3,9 @@
 
 pub mod cli;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use fvd::buffer::{Arena, Head, Loan, Op, OpPool};
 use fvd::device::{BlockDevice, OpFlags, OpKind, Status};
 use fvd_std::arena::leak_arena;
@@ -124,6 +127,34 @@ impl Noise {
     }
 }
 
+/// A loop device over a file of `len` bytes; detached at the end.
+pub struct LoopDevice(pub PathBuf);
+
+impl LoopDevice {
+    /// `None` if that is not allowed.
+    pub fn new(file: &Path) -> Option<LoopDevice> {
+        let attach = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output()
+            .ok()?;
+        let name = String::from_utf8(attach.stdout).ok()?;
+        attach
+            .status
+            .success()
+            .then(|| LoopDevice(name.trim().into()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.0)
+            .status();
+    }
+}
+
 /// Whether a tool that a test needs is there.
 #[derive(PartialEq, Eq)]
 pub enum Outside {
@@ -135,7 +166,7 @@ pub enum Outside {
 pub fn outside(tool: &str) -> Outside {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps the tools for file systems out of the path of ordinary users.
-    let more = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     if std::env::split_paths(&path)
         .chain(more)
         .any(|folder| folder.join(tool).is_file())

@@ -111,6 +111,11 @@ impl NewFile {
         self.file.set_len(bytes).doing(|| cannot_create(&self.path))
     }
 
+    /// Takes space for the first `bytes` of the file.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<(), Failure> {
+        file::reserve(&self.file, bytes).doing(|| cannot_create(&self.path))
+    }
+
     fn create(path: &Path, old: Option<File>) -> Result<NewFile, Failure> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
@@ -121,6 +126,16 @@ impl NewFile {
             other => other.map(|file| (file, None)),
         }
         .doing(|| cannot_create(path))?;
+        NewFile::with(file, part, path, folder, old)
+    }
+
+    fn with(
+        file: File,
+        part: Option<Part>,
+        path: &Path,
+        folder: PathBuf,
+        old: Option<File>,
+    ) -> Result<NewFile, Failure> {
         if old.is_some() {
             let same = fs::metadata(path).and_then(|old| file.set_permissions(old.permissions()));
             same.doing(|| cannot_create(path))?;
@@ -150,8 +165,12 @@ impl NewFile {
                 rename(Part(part), &self.path)
             }
             (Some(part), Some(_)) => rename(part, &self.path),
-            // A link fails where a rename would replace what somebody else has made meanwhile.
-            (Some(part), None) => fs::hard_link(&part.0, &self.path),
+            (Some(part), None) => {
+                // What somebody else has made meanwhile is not replaced.
+                file::rename_to_free(&part.0, &self.path)?;
+                core::mem::forget(part);
+                Ok(())
+            }
         }
     }
 }
@@ -223,6 +242,26 @@ mod tests {
         assert_eq!(names(folder.path()).len(), 1);
         drop((part_file, part));
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_file_with_a_hidden_name_is_published_under_its_own() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("new");
+        let make = |old| {
+            let (mut file, part) = create_part(&path).expect("hidden file");
+            file.write_all(b"content").expect("write");
+            NewFile::with(file, part, &path, folder.path().into(), old).expect("file")
+        };
+        make(None).publish().expect("a free name");
+        assert_eq!(names(folder.path()), ["new"]);
+        assert!(make(None).publish().is_err());
+        assert_eq!(names(folder.path()), ["new"]);
+        fs::write(&path, b"old").expect("file");
+        let old = File::open(&path).expect("file");
+        make(Some(old)).publish().expect("replaced");
+        assert_eq!(fs::read(&path).expect("file"), b"content");
+        assert_eq!(names(folder.path()), ["new"]);
     }
 
     #[test]

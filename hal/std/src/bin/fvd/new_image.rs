@@ -4,12 +4,12 @@
 //! 1. Nothing under the names of image and data file changes before [`NewImage::publish`].
 //! 2. A new image on a block device that is not published is made unreadable again.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use fvd::device::BlockDevice;
+use fvd::device::{BlockDevice, Geometry};
 use fvd::format::{
     BaseParams, CreateParams, HEADER_BYTES, Header, ImageId, JournalChoice, LayoutError,
     StoreChoice, Text, plan_layout,
@@ -49,6 +49,8 @@ pub(crate) struct NewImage {
     place: Option<Place>,
     data: Option<Place>,
     path: PathBuf,
+    /// Where the data file will be, if it is a file.
+    data_file: Option<PathBuf>,
 }
 
 /// A size in whole sectors; rounding is said.
@@ -70,12 +72,18 @@ impl NewImage {
             .map(|path| Place::choose(path, wanted.force))
             .transpose()?;
         let store = data.as_ref().unwrap_or(&place);
+        // One after the other: each locks what it looks at.
+        let atomic_unit = geometry(&place)?.atomic_write_bytes;
+        let store = match store {
+            Place::File(_) => StoreChoice::Growing,
+            Place::Device(_) => {
+                let device_bytes = geometry(store)?.capacity_bytes;
+                StoreChoice::FixedUsed { device_bytes }
+            }
+        };
         let params = CreateParams {
-            atomic_unit: place
-                .open(&FileOptions::default())?
-                .geometry()
-                .atomic_write_bytes,
-            store: store_choice(store)?,
+            atomic_unit,
+            store,
             ..params(wanted)?
         };
         let cannot = || format!("cannot create {}", Shown(wanted.image));
@@ -87,6 +95,10 @@ impl NewImage {
         Ok(NewImage {
             header,
             place: Some(place),
+            data_file: match &data {
+                Some(Place::File(_)) => wanted.data_file.map(Path::to_path_buf),
+                Some(Place::Device(_)) | None => None,
+            },
             data,
             path: wanted.image.to_path_buf(),
         })
@@ -123,14 +135,15 @@ impl NewImage {
 
     /// Makes image and data file appear.
     pub(crate) fn publish(mut self) -> Result<(), Failure> {
-        let data = self.data.take();
-        if let Some(data) = data {
+        if let Some(data) = self.data.take() {
             data.publish()?;
         }
-        match self.place.take() {
-            Some(place) => place.publish(),
-            None => Ok(()),
+        let published = self.place.take().map_or(Ok(()), Place::publish);
+        if let (Err(_), Some(data)) = (&published, &self.data_file) {
+            // Data without their metadata are of no use to anybody.
+            let _ = fs::remove_file(data);
         }
+        published
     }
 }
 
@@ -212,21 +225,14 @@ fn name_of<const MAX: usize>(wanted: &Wanted, part: &Path) -> Result<Text<MAX>, 
     })
 }
 
-/// What holds the chunks.
-fn store_choice(place: &Place) -> Result<StoreChoice, Failure> {
-    match place {
-        Place::File(_) => Ok(StoreChoice::Growing),
-        Place::Device(_) => {
-            let device_bytes = place
-                .open(&FileOptions::default())?
-                .geometry()
-                .capacity_bytes;
-            Ok(StoreChoice::FixedUsed { device_bytes })
-        }
-    }
+fn geometry(place: &Place) -> Result<Geometry, Failure> {
+    place
+        .open(&FileOptions::default())
+        .map(|device| device.geometry())
 }
 
-/// Makes new files as long as the header says, without taking space for it.
+/// Makes new files as long as the header says. Metadata take their space now, so that a file system
+/// that runs full can refuse new data, but never a change to what is there; data take it later.
 fn reserve(place: &Place, data: &Option<Place>, header: &Header) -> Result<(), Failure> {
     let metadata_bytes = image::metadata_bytes(header);
     if let Place::File(file) = place {
@@ -236,6 +242,7 @@ fn reserve(place: &Place, data: &Option<Place>, header: &Header) -> Result<(), F
             header.store_bytes
         };
         file.set_len(metadata_bytes.max(own))?;
+        file.reserve(metadata_bytes)?;
     }
     if let Some(Place::File(file)) = data {
         file.set_len(header.store_bytes)?;

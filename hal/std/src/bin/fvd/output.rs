@@ -1,7 +1,7 @@
 //! What goes to the screen: results to standard output, everything else to standard error.
 
 use core::fmt;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) fn say(text: impl fmt::Display) {
 
 /// Prints the result as one JSON document.
 pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
+    let mut out = BufWriter::new(io::stdout().lock());
     let result = serde_json::to_writer_pretty(&mut out, document).map_err(io::Error::from);
     printed(
         result
@@ -28,7 +28,7 @@ pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
 
 /// Prints the result as text; `text` ends its own lines.
 pub(crate) fn print(text: impl fmt::Display) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
+    let mut out = BufWriter::new(io::stdout().lock());
     printed(write!(out, "{text}").and_then(|()| out.flush()))
 }
 
