@@ -9,11 +9,13 @@
 //! (unless read-only) write the replayed pages, flush, write a header that skips sequence numbers,
 //! flush. Nothing is written before every check has passed, and nothing at all if one fails.
 
+mod assemble;
 mod error;
 mod layout;
 mod options;
 mod probe;
 mod recovery;
+mod verify;
 
 pub use error::{GeometryProblem, OpenError};
 pub use layout::Layout;

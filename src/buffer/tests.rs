@@ -1,7 +1,10 @@
 //! Claims about ownership, each tried to be broken from safe code.
 
+use core::mem::MaybeUninit;
+
 use super::*;
 use crate::device::testing::{arena_memory, head, read, write};
+use crate::device::{DeviceError, Status};
 
 extern crate std;
 use std::vec;

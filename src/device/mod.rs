@@ -293,6 +293,10 @@ impl Geometry {
         if op.bytes() != bytes_wanted || op.segment_count() > usize::from(self.segments_max) {
             return Err(DeviceError::Invalid);
         }
+        let longest = self.segment_max_bytes as usize;
+        if (0..op.segment_count()).any(|index| op.segment_len(index) > longest) {
+            return Err(DeviceError::Invalid);
+        }
         Ok(())
     }
 }

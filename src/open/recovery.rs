@@ -3,21 +3,18 @@
 use core::mem::MaybeUninit;
 use core::task::Poll;
 
-use crate::alloc::Allocator;
-use crate::buffer::{Arena, Head, Op, OpPool, OpQueue};
+use crate::buffer::{Arena, Head, Op};
 use crate::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
-use crate::engine::{Disk, Growth, SlotList, Slots, Staging, Stats, Tag, Work};
-use crate::format::bitmap;
-use crate::format::page::{PageKind, page_checksum, read_checksum};
-use crate::format::table::{self, TableEntry};
+use crate::engine::{Disk, Tag, Work};
+use crate::format::page::PageKind;
 use crate::format::{Field, FormatError, PAGE_BYTES, Region};
+use crate::journal::CheckpointKind;
 use crate::journal::replay::Replay;
-use crate::journal::{CheckpointKind, JOURNAL_OPS, Journal};
-use crate::meta::Map;
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
-use crate::units::{ChunkIndex, Instant};
+use crate::units::Instant;
 
+use super::assemble::assemble;
 use super::error::OpenError;
 use super::layout::Layout;
 
@@ -406,153 +403,4 @@ impl<S: Stores> Disk<S> {
         };
         self.work.insert(Work::READY);
     }
-
-    fn store_grows_zeroed(&self) -> bool {
-        let data = self.stores.geometry(Role::Data);
-        data.and_then(|data| data.growth)
-            .is_some_and(|growth| growth.zeroed)
-    }
-
-    /// Size of the store to work with: at least what is on record, more if the device has grown.
-    fn usable_store(&self, recorded: u64, capacity: u64) -> u64 {
-        if self.map.has_table {
-            recorded.max(capacity)
-        } else {
-            recorded
-        }
-    }
-
-    /// Checks every page: its checksum, unless a record just changed it, and its content.
-    fn check_pages(&self, store_chunks: u32) -> Result<(), FormatError> {
-        let header = &self.journal.header;
-        let chunk_count = self.map.shape.chunk_count();
-        for number in 0..self.map.counts.total() {
-            let (Some(page), Some((kind, index))) =
-                (self.map.page(number), self.map.counts.locate(number))
-            else {
-                continue;
-            };
-            if header.has_checksums() && !self.map.dirty.is_current(number) {
-                let wanted = read_checksum(&self.map.sums, number);
-                if wanted != Some(page_checksum(&header.image_id, number, page)) {
-                    return Err(FormatError::corrupt(Field::PageChecksum, u64::from(number)));
-                }
-            }
-            match kind {
-                PageKind::Table => table::check_page(page, index, chunk_count, store_chunks)?,
-                PageKind::Bitmap => bitmap::check_page(page, index, self.map.bitmap_blocks)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Rebuilds the free map from the table. Two chunks in one place, or one above the floor, where
-    /// nothing was ever written, is damage.
-    fn adopt_chunks(&mut self) -> Result<(), FormatError> {
-        if !self.map.has_table {
-            return Ok(());
-        }
-        for chunk in 0..self.map.shape.chunk_count() {
-            if let TableEntry::Chunk(at) = self.map.entry(ChunkIndex(chunk))
-                && !self.alloc.adopt(at)
-            {
-                return Err(FormatError::corrupt(Field::TableEntry, u64::from(at.0)));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Carves everything that a disk needs. Gives the stores back if the arena is too small.
-fn assemble<S: Stores>(stores: S, layout: &Layout, mut arena: Arena) -> Result<Disk<S>, S> {
-    match carve(layout, &mut arena) {
-        None => Err(stores),
-        Some((parts, scratch, holders, zero_memory, journal, slots, map, alloc)) => Ok(Disk {
-            stores,
-            arena,
-            options: layout.options,
-            geometry: layout.geometry,
-            limits: layout.limits,
-            slots,
-            ready: SlotList::EMPTY,
-            waiting: SlotList::EMPTY,
-            parts,
-            scratch,
-            holders,
-            zero_memory,
-            map,
-            alloc,
-            journal,
-            growth: Growth::IDLE,
-            done: OpQueue::new(),
-            parked: OpQueue::new(),
-            refused: OpQueue::new(),
-            work: Work::NONE,
-            next_ticket: 0,
-            exclusive_count: 0,
-            queued_writes: 0,
-            closing: false,
-            polls: 0,
-            open_op: OpenOp::NONE,
-            stats: Stats::default(),
-        }),
-    }
-}
-
-type Carved = (
-    OpPool,
-    OpQueue,
-    OpPool,
-    Staging,
-    Journal,
-    Slots,
-    Map,
-    Allocator,
-);
-
-/// Staging memory needs page alignment, so what holds it is padded to a page and carved first.
-fn carve(layout: &Layout, arena: &mut Arena) -> Option<Carved> {
-    let options = &layout.options;
-    let mut holders = OpPool::carve(arena, layout.holder_count())?;
-    arena.align_staging()?;
-    let commit_memory = Staging::carve(arena, &mut holders, layout.journal.commit_bytes)?;
-    let page_memory = Staging::carve(arena, &mut holders, layout.journal.page_bytes)?;
-    let zero_memory = Staging::carve(arena, &mut holders, options.zero_memory_bytes)?;
-    let mut scratch = OpQueue::new();
-    let block_bytes = u32::try_from(layout.header.core.block_bytes).ok()?;
-    for _ in 0..options.scratch_blocks {
-        if let Staging::Whole(op) = Staging::carve(arena, &mut holders, block_bytes)? {
-            scratch.push_back(op);
-        }
-    }
-    let parts = OpPool::carve(arena, u32::from(options.part_ops))?;
-    let page = arena.carve(PAGE_BYTES, 0u8)?;
-    let ops = OpPool::carve(arena, JOURNAL_OPS)?;
-    let slots = Slots::carve(arena, options.queue_depth)?;
-    let map = Map::carve(
-        arena,
-        &layout.header,
-        layout.shape,
-        &layout.map,
-        layout.base_bytes,
-    )?;
-    let alloc = Allocator::carve(arena, layout.store_chunks_max)?;
-    let journal = Journal::new(
-        layout.header,
-        layout.slot,
-        commit_memory,
-        page_memory,
-        page,
-        ops,
-    );
-    Some((
-        parts,
-        scratch,
-        holders,
-        zero_memory,
-        journal,
-        slots,
-        map,
-        alloc,
-    ))
 }
