@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Wake;
 use std::time;
 
+use fvd::blocking;
 use fvd::buffer::{Arena, Head, Op, OpPool};
 use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
 use fvd::stores::Stores;
@@ -179,6 +180,14 @@ impl Driver {
         self.parker.park(limit.map(Duration::from_micros));
     }
 
+    /// What the functions of [`fvd::blocking`] wait with.
+    pub fn idle(&self) -> impl FnMut(When) -> Instant {
+        |when| {
+            self.wait(when);
+            self.now()
+        }
+    }
+
     /// Calls `step` until it is done, and sleeps in between as it asks.
     ///
     /// ```
@@ -227,16 +236,8 @@ impl Driver {
     /// Runs one operation on a device that has no other in flight, and returns it with its outcome.
     /// A refusal is an outcome too.
     pub fn run_op<D: BlockDevice + ?Sized>(&self, device: &mut D, op: Op) -> Op {
-        match device.submit(op) {
-            Err(op) => op,
-            Ok(()) => {
-                device.notify();
-                self.run(|now| match device.poll(now) {
-                    Some(op) => Step::Done(op),
-                    None => Step::Wait(device.poll_at()),
-                })
-            }
-        }
+        // Nothing else can come home.
+        blocking::execute(device, op, self.idle(), drop)
     }
 }
 

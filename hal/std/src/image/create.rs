@@ -1,15 +1,14 @@
 //! Writing a new image to a device.
 
-use core::task::Poll;
-
-use fvd::create::{CREATE_ARENA_BYTES, Create, CreateError};
+use fvd::blocking;
+use fvd::create::{CREATE_ARENA_BYTES, CreateError};
 use fvd::device::BlockDevice;
 use fvd::format::page::ChecksumArray;
 use fvd::format::{HEADER_BYTES, Header};
 
 use super::error::ImageError;
 use super::session::{allocate, free};
-use crate::drive::{Driver, Step};
+use crate::drive::Driver;
 
 /// Bytes that the metadata of a new image take on their device, from its start.
 #[must_use]
@@ -39,12 +38,7 @@ pub fn create<D: BlockDevice>(
 ) -> Result<(), ImageError> {
     driver.attach(&mut device);
     let (heap, memory) = allocate(CREATE_ARENA_BYTES)?;
-    let mut create = Create::new(device, header, zeroed, memory);
-    driver.run(|now| match create.poll(now) {
-        Poll::Ready(()) => Step::Done(()),
-        Poll::Pending => Step::Wait(create.poll_at()),
-    });
-    let created = create.finish();
+    let created = blocking::create(device, header, zeroed, memory, driver.idle());
     free(heap, created.memory);
     created.result.map_err(|error| match error {
         CreateError::Format(error) => ImageError::Format(error),

@@ -1,13 +1,13 @@
 //! One open disk, whatever its stores are: opening, use, closing.
 
 use core::ops::Range;
-use core::task::Poll;
 use std::io;
 
+use fvd::blocking;
 use fvd::check::{Extent, ExtentState, Usage};
 use fvd::device::BlockDevice;
 use fvd::format::Header;
-use fvd::open::{OpenOptions, Opening, PROBE_ARENA_BYTES, Probe};
+use fvd::open::{OpenError, OpenOptions, PROBE_ARENA_BYTES};
 use fvd::stores::Stores;
 use fvd::units::GuestOffset;
 use fvd::{Disk, Stats};
@@ -15,7 +15,7 @@ use fvd::{Disk, Stats};
 use super::error::ImageError;
 use super::stores::HostStores;
 use crate::arena::{HeapArena, Memory};
-use crate::drive::{Driver, Step};
+use crate::drive::Driver;
 use crate::sparse::SparseDevice;
 
 /// Bytes of data that one answer of `next_data` covers at least, where there are so many.
@@ -47,33 +47,22 @@ pub(super) fn open<S: Stores + Send + 'static>(
     options: OpenOptions,
 ) -> Result<Box<dyn Session>, ImageError> {
     driver.attach_stores(&mut stores);
-    let (heap, memory) = allocate(PROBE_ARENA_BYTES)?;
-    let mut probe = Probe::new(stores, memory, options);
-    driver.run(|now| match probe.poll(now) {
-        Poll::Ready(()) => Step::Done(()),
-        Poll::Pending => Step::Wait(probe.poll_at()),
-    });
-    let (stores, layout) = match probe.finish() {
-        Ok(probed) => {
-            free(heap, probed.memory);
-            (probed.stores, probed.layout)
-        }
-        Err(failure) => {
-            free(heap, failure.memory);
-            return Err(failure.error.into());
-        }
-    };
-    let (heap, memory) = allocate(layout.arena_bytes())?;
-    let mut opening = Opening::new(stores, layout, memory);
-    driver.run(|now| match opening.poll(now) {
-        Poll::Ready(()) => Step::Done(()),
-        Poll::Pending => Step::Wait(opening.poll_at()),
-    });
-    match opening.finish() {
-        Ok(disk) => Ok(Box::new(OpenDisk { disk, heap })),
-        Err(failure) => {
-            free(heap, failure.memory);
-            Err(failure.error.into())
+    // The first attempt reads the header and fails for want of memory, which says how much it takes.
+    let mut bytes = PROBE_ARENA_BYTES;
+    loop {
+        let (heap, memory) = allocate(bytes)?;
+        match blocking::open(stores, options, memory, driver.idle()) {
+            Ok(disk) => return Ok(Box::new(OpenDisk { disk, heap })),
+            Err(failure) => {
+                free(heap, failure.memory);
+                match failure.error {
+                    OpenError::ArenaTooSmall { needed, given } if needed > given => {
+                        stores = failure.stores;
+                        bytes = needed.max(PROBE_ARENA_BYTES);
+                    }
+                    error => return Err(error.into()),
+                }
+            }
         }
     }
 }
@@ -137,19 +126,8 @@ impl<S: Stores + Send> Session for OpenDisk<S> {
         let OpenDisk { mut disk, heap } = *self;
         let read_only = disk.geometry().read_only;
         driver.attach(&mut disk);
-        let mut closing = disk.close();
-        let closed = loop {
-            driver.run(|now| match closing.poll(now) {
-                Poll::Ready(()) => Step::Done(()),
-                Poll::Pending => Step::Wait(closing.poll_at()),
-            });
-            // Completions that nobody took: their owner is gone, so their memory stays leaked.
-            while closing.reap().is_some() {}
-            match closing.finish() {
-                Ok(closed) => break closed,
-                Err(unfinished) => closing = unfinished,
-            }
-        };
+        // Completions that nobody took have lost their owner, so their memory stays leaked.
+        let closed = blocking::close(disk, driver.idle(), drop);
         free(heap, closed.memory);
         let below = closed
             .stores
