@@ -12,6 +12,7 @@
 mod assemble;
 mod error;
 mod layout;
+mod memory;
 mod options;
 mod probe;
 mod recovery;
@@ -19,6 +20,7 @@ mod verify;
 
 pub use error::{GeometryProblem, OpenError};
 pub use layout::Layout;
+pub use memory::MemoryParts;
 pub use options::OpenOptions;
 pub use probe::{PROBE_ARENA_BYTES, Probe, ProbeFailure, Probed};
 pub(crate) use recovery::OpenOp;

@@ -195,6 +195,12 @@ impl<S: Stores> Disk<S> {
         usize::from(self.slots.used())
     }
 
+    /// Bytes of the arena that the disk has no use for: what was given beyond
+    /// [`Layout::arena_bytes`](crate::open::Layout::arena_bytes).
+    pub fn arena_unused_bytes(&self) -> usize {
+        self.arena.remaining()
+    }
+
     /// Asks for a checkpoint as soon as one can start. It runs in the background, driven by polls.
     pub fn request_checkpoint(&mut self) {
         self.journal.checkpoint_wanted = true;

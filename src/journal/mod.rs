@@ -95,11 +95,6 @@ impl JournalSize {
         Arena::staging_bytes(self.commit_bytes as usize)
             + Arena::staging_bytes(self.page_bytes as usize)
     }
-
-    /// The other parts.
-    pub(crate) const fn part_bytes(&self) -> usize {
-        Arena::part_bytes::<u8>(PAGE_BYTES) + OpPool::arena_bytes(JOURNAL_OPS as usize)
-    }
 }
 
 impl Journal {

@@ -63,15 +63,6 @@ pub(crate) struct MapSize {
     pub(crate) pending: u16,
 }
 
-impl MapSize {
-    pub(crate) const fn arena_bytes(&self) -> usize {
-        Arena::part_bytes::<u8>(self.page_bytes)
-            + Arena::part_bytes::<u8>(self.sum_bytes)
-            + DirtyPages::arena_bytes(self.page_count)
-            + PendingTable::arena_bytes(self.pending)
-    }
-}
-
 impl Map {
     /// Carves an empty map for `header`. `None` if the arena is too small.
     pub(crate) fn carve(

@@ -1,9 +1,8 @@
 //! What an image needs: memory, and devices that suit.
 
-use crate::alloc::Allocator;
-use crate::buffer::{Arena, OpPool, SEGMENTS_MAX};
+use crate::buffer::SEGMENTS_MAX;
 use crate::device::Geometry;
-use crate::engine::{REQUEST_CHUNKS_MAX, Slots, TransferLimits};
+use crate::engine::{REQUEST_CHUNKS_MAX, TransferLimits};
 use crate::format::journal::{commit_units_max, records_per_unit};
 use crate::format::{Header, PAGE_BYTES, SlotIndex};
 use crate::journal::JournalSize;
@@ -75,24 +74,6 @@ impl Layout {
             journal: JournalSize::new(&header),
             store_chunks_max: store_chunks_max(&header, &data),
         })
-    }
-
-    /// Bytes of arena that [`Opening::new`](super::Opening::new) needs, exactly. The arena must
-    /// start at a multiple of 4096.
-    #[must_use]
-    pub const fn arena_bytes(&self) -> usize {
-        let options = &self.options;
-        let scratch = Arena::staging_bytes(self.header.core.block_bytes as usize)
-            .saturating_mul(options.scratch_blocks as usize);
-        self.journal.staging_bytes()
-            + Arena::staging_bytes(options.zero_memory_bytes as usize)
-            + scratch
-            + Arena::staging_bytes(OpPool::arena_bytes(self.holder_count() as usize))
-            + OpPool::arena_bytes(options.part_ops as usize)
-            + self.journal.part_bytes()
-            + Slots::arena_bytes(options.queue_depth)
-            + self.map.arena_bytes()
-            + Allocator::arena_bytes(self.store_chunks_max)
     }
 
     /// Op records that hold staging memory: commit, pages, zeros, and each block of scratch.
