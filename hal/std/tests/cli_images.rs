@@ -388,3 +388,30 @@ fn a_replaced_image_keeps_its_permissions() {
         2 << 20
     );
 }
+
+#[test]
+fn a_checkerboard_of_small_holes_survives() {
+    let folder = Folder::new();
+    let mut noise = Noise::new(50);
+    let mut bytes = noise.bytes(1 << 20);
+    for granule in bytes.chunks_mut(4096).step_by(2) {
+        granule.fill(0);
+    }
+    folder.write("raw", &bytes);
+    for options in [
+        "",
+        "--block-size 4K --chunk-size 4K",
+        "--block-size 512 --chunk-size 8K",
+    ] {
+        folder
+            .run(&format!("convert --force {options} raw disk.fvd"))
+            .ends(0);
+        folder
+            .run("convert -f fvd -O raw --force disk.fvd back")
+            .ends(0);
+        assert_same(&folder, "raw", "back");
+        folder.run("check disk.fvd").ends(0);
+    }
+    // Every other granule of the copy is a hole.
+    assert!(allocated(&folder.path("back")) <= 768 << 10);
+}

@@ -34,11 +34,7 @@ impl Failure {
     /// Tells the user, on standard error.
     pub(crate) fn print(&self) {
         match self {
-            Failure::Usage(text) => {
-                output::say(text);
-                output::say("see `fvd help`");
-            }
-            Failure::Failed(text) => output::say(text),
+            Failure::Usage(text) | Failure::Failed(text) => output::say(text),
             Failure::PipeClosed => {}
         }
     }

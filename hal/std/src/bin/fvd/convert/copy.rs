@@ -32,6 +32,8 @@ use crate::progress::Progress;
 const DEPTH: usize = 16;
 /// Operations in flight that write.
 const WRITES_MAX: u32 = 256;
+/// Longest wait before a refused operation is submitted again, microseconds.
+const RETRY_MICROS: u64 = 1_000;
 /// Copies all of `source` to the start of `target`. A flush is up to the caller.
 ///
 /// # Errors
@@ -53,7 +55,7 @@ pub(crate) fn copy(
         progress.at(copier.plan.position());
         match copier.result() {
             Some(result) => Step::Done(result),
-            None => Step::Wait(copier.poll_at()),
+            None => Step::Wait(copier.poll_at(now)),
         }
     })
 }
@@ -132,8 +134,13 @@ impl<'a> Copier<'a> {
         }
     }
 
-    fn poll_at(&self) -> When {
-        self.source.poll_at().min(self.target.poll_at())
+    fn poll_at(&self, now: Instant) -> When {
+        let devices = self.source.poll_at().min(self.target.poll_at());
+        if self.refused.iter().all(OpQueue::is_empty) {
+            return devices;
+        }
+        // A full device says when it has room by a completion, if it has anything to complete.
+        devices.min(When::At(now.after_micros(RETRY_MICROS)))
     }
 
     /// The first failure is the one to tell.

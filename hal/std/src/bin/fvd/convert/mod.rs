@@ -11,6 +11,8 @@ mod copy;
 mod plan;
 mod runs;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use fvd::device::BlockDevice;
 use fvd_std::drive::Driver;
