@@ -2,14 +2,14 @@
 //!
 //! | module | its one job |
 //! | --- | --- |
-//! | [`file`] | a file or block device as a `BlockDevice` with many operations in flight |
+//! | [`mod@file`] | a file or block device as a `BlockDevice` with many operations in flight |
 //! | [`arena`] | heap memory that a disk can borrow and give back |
 //! | [`drive`] | run poll-driven things to their end, asleep while there is nothing to do |
 //! | [`sparse`] | devices that know where they hold nothing but zeros |
 //! | [`image`] | images in files: open, make and drive them |
 //!
 //! The core crate reads no clock, starts no thread and opens no file; all of that is here.
-//! Unsafe code is allowed in [`file`], for system calls on lent memory, and in [`arena`], to free
+//! Unsafe code is allowed in [`mod@file`], for system calls on lent memory, and in [`arena`], to free
 //! what was leaked.
 
 #[cfg(not(target_os = "linux"))]
