@@ -9,8 +9,8 @@
 //! | [`image`] | images in files: open, make and drive them |
 //!
 //! The core crate reads no clock, starts no thread and opens no file; all of that is here.
-//! Unsafe code is allowed in [`mod@file`], for system calls on lent memory, and in [`arena`], to free
-//! what was leaked.
+//! Unsafe code is allowed in two files of [`mod@file`], for system calls, and in [`arena`], to free what
+//! was leaked.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("fvd-std needs Linux: it uses fallocate, SEEK_HOLE and preadv/pwritev");

@@ -10,15 +10,15 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::cli::{Folder, allocated};
-use common::{Noise, Outside, outside};
+use common::{Noise, outside};
 use fvd_std::drive::Driver;
 use fvd_std::image::{Access, Image, Parts};
 use serde_json::Value;
 
 /// A tool of the system, run in a folder.
-fn tool(folder: &Folder, name: &str, args: &[&str]) {
+fn tool(folder: &Folder, name: &Path, args: &[&str]) {
     let said = common::cli::run(Command::new(name).args(args).current_dir(folder.0.path()));
-    assert_eq!(said.code, 0, "{name} {args:?}: {said:?}");
+    assert_eq!(said.code, 0, "{name:?} {args:?}: {said:?}");
 }
 
 /// A folder of files with content, for a file system to hold.
@@ -70,13 +70,13 @@ fn round_trip(folder: &Folder, raw: &str, options: &str) {
 
 #[test]
 fn an_ext4_file_system_survives_conversion_with_its_holes() {
-    if outside("mke2fs") == Outside::Missing {
+    let Some(mke2fs) = outside("mke2fs") else {
         return;
-    }
+    };
     let folder = Folder::new();
     files(&folder);
-    let mke2fs = ["-q", "-t", "ext4", "-d", "files", "fs.raw", "96M"];
-    tool(&folder, "mke2fs", &mke2fs);
+    let args = ["-q", "-t", "ext4", "-d", "files", "fs.raw", "96M"];
+    tool(&folder, &mke2fs, &args);
     for options in [
         "",
         "--block-size 4K --chunk-size 64K",
@@ -89,21 +89,21 @@ fn an_ext4_file_system_survives_conversion_with_its_holes() {
 
 #[test]
 fn a_fat_file_system_survives_conversion_with_its_holes() {
-    if outside("mformat") == Outside::Missing {
+    let (Some(mformat), Some(mcopy)) = (outside("mformat"), outside("mcopy")) else {
         return;
-    }
+    };
     let folder = Folder::new();
     files(&folder);
     let image = File::create(folder.path("fs.raw")).expect("file");
     image.set_len(32 << 20).expect("length");
     tool(
         &folder,
-        "mformat",
+        &mformat,
         &["-i", "fs.raw", "-T", "65536", "-h", "2", "-s", "32", "::"],
     );
     tool(
         &folder,
-        "mcopy",
+        &mcopy,
         &["-i", "fs.raw", "files/a", "files/sub/c", "::"],
     );
     round_trip(&folder, "fs.raw", "");

@@ -8,31 +8,25 @@ use std::path::Path;
 use std::process::Command;
 
 use common::cli::{Folder, Said};
-use common::{LoopDevice, Noise, Outside, outside};
+use common::{LoopDevice, Noise, outside};
 
 /// A folder with a block device of 16 MiB that was used before, if that is allowed.
 fn with_device() -> Option<(Folder, LoopDevice)> {
-    if outside("losetup") == Outside::Missing {
-        return None;
-    }
     let folder = Folder::new();
     let mut noise = Noise::new(41);
     folder.write("medium", &noise.bytes(16 << 20));
-    let device = LoopDevice::new(&folder.path("medium"));
-    if device.is_none() {
-        println!("SKIP: not allowed to make a loop device");
-    }
+    let device = LoopDevice::new(&folder.path("medium"))?;
     // Half data, a hole, and data in the last sector.
     let disk = File::create(folder.path("raw")).expect("file");
     disk.set_len(8 << 20).expect("length");
     disk.write_all_at(&noise.bytes(4 << 20), 0).expect("write");
     disk.write_all_at(&noise.bytes(512), (8 << 20) - 512)
         .expect("write");
-    Some((folder, device?))
+    Some((folder, device))
 }
 
 fn fvd(folder: &Folder, device: &LoopDevice, line: &str) -> Said {
-    let device = device.0.to_str().expect("a plain name");
+    let device = device.path.to_str().expect("a plain name");
     folder.run(&line.replace("DEVICE", device))
 }
 
@@ -107,16 +101,14 @@ fn data_can_lie_on_a_block_device() {
 /// Runs `fvd` with an empty file system of 4 MiB at the folder `small`. Says what is left there.
 /// `None` if that is not allowed.
 fn on_small_file_system(folder: &Folder, line: &str) -> Option<Said> {
-    if outside("unshare") == Outside::Missing {
-        return None;
-    }
+    let unshare = outside("unshare")?;
     let small = folder.path("small");
     if !Path::exists(&small) {
         fs::create_dir(&small).expect("folder");
     }
     let script =
         r#"mount -t tmpfs -o size=4m none "$0" || exit 77; "$@"; code=$?; ls -A "$0"; exit $code"#;
-    let mut command = Command::new("unshare");
+    let mut command = Command::new(unshare);
     command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
     command
         .arg(&small)

@@ -8,29 +8,25 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Bench, LoopDevice, Noise, Outside, outside};
+use common::{Bench, LoopDevice, Noise, outside};
 use fvd::device::{BlockDevice, DeviceError, OpKind, Status};
 use fvd_std::file::{FileDevice, FileId, FileOptions, OpenError};
 
 #[test]
 fn a_block_device_is_a_store_of_fixed_size() {
-    if outside("losetup") == Outside::Missing {
-        return;
-    }
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("medium");
     File::create(&path)
         .and_then(|file| file.set_len(8 << 20))
         .expect("new file");
     let Some(medium) = LoopDevice::new(&path) else {
-        println!("SKIP: not allowed to make a loop device");
         return;
     };
     let options = FileOptions {
         grow_unit_bytes: Some(1 << 20),
         ..FileOptions::default()
     };
-    let mut device = FileDevice::open(&medium.0, &options).expect("unlocked");
+    let mut device = FileDevice::open(&medium.path, &options).expect("unlocked");
     let mut bench = Bench::new();
     let geometry = device.geometry();
     assert!(matches!(device.id(), FileId::Block(_)));
@@ -54,7 +50,7 @@ fn a_block_device_is_a_store_of_fixed_size() {
         Some(0..8 << 20)
     );
 
-    let second = FileDevice::open(&medium.0, &FileOptions::read_only());
+    let second = FileDevice::open(&medium.path, &FileOptions::read_only());
     assert!(matches!(second, Err(OpenError::Locked)), "{second:?}");
     drop(device);
     let mut sector = [0u8; 512];
@@ -72,14 +68,14 @@ fn a_full_file_system_is_no_space_and_reads_and_overwrites_go_on() {
     if let Some(folder) = env::var_os(FULL_FOLDER) {
         return fill_up(Path::new(&folder));
     }
-    if outside("unshare") == Outside::Missing {
+    let Some(unshare) = outside("unshare") else {
         return;
-    }
+    };
     let folder = tempfile::tempdir().expect("temporary folder");
     let myself = env::current_exe().expect("this test");
     let name = "a_full_file_system_is_no_space_and_reads_and_overwrites_go_on";
     let script = r#"mount -t tmpfs -o size=1m none "$0" || exit 77; exec "$@""#;
-    let run = Command::new("unshare")
+    let run = Command::new(unshare)
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
         .arg(folder.path())
         .arg(myself)

@@ -23,7 +23,6 @@
 //!    device is dropped: its threads are joined first.
 //! 2. Whoever opens a file holds an advisory lock (`flock`) on it: exclusive for writing, shared for
 //!    reading. It ends with the device.
-#![allow(unsafe_code)]
 
 mod execute;
 mod open;

@@ -2,6 +2,7 @@
 //!
 //! Memory of an operation is named to the kernel by raw pointers only: it may be shared with a
 //! guest's processors, and no Rust reference may exist to such memory.
+#![allow(unsafe_code)]
 
 use core::ops::Range;
 use std::fs::File;

@@ -2,6 +2,7 @@
 //!
 //! Whatever ends the process while it writes to such a file, also a signal or a power cut, nothing of
 //! it is left behind. Not every file system has them.
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};

@@ -128,56 +128,52 @@ impl Noise {
 }
 
 /// A loop device over a file of `len` bytes; detached at the end.
-pub struct LoopDevice(pub PathBuf);
+pub struct LoopDevice {
+    pub path: PathBuf,
+    losetup: PathBuf,
+}
 
 impl LoopDevice {
-    /// `None` if that is not allowed.
+    /// `None` if there is no tool for it, or if that is not allowed.
     pub fn new(file: &Path) -> Option<LoopDevice> {
-        let attach = Command::new("losetup")
+        let losetup = outside("losetup")?;
+        let attach = Command::new(&losetup)
             .args(["--find", "--show"])
             .arg(file)
             .output()
             .ok()?;
-        let name = String::from_utf8(attach.stdout).ok()?;
-        attach
-            .status
-            .success()
-            .then(|| LoopDevice(name.trim().into()))
+        if !attach.status.success() {
+            println!("SKIP: not allowed to make a loop device");
+            return None;
+        }
+        let path = String::from_utf8(attach.stdout).ok()?.trim().into();
+        Some(LoopDevice { path, losetup })
     }
 }
 
 impl Drop for LoopDevice {
     fn drop(&mut self) {
-        let _ = Command::new("losetup")
+        let _ = Command::new(&self.losetup)
             .arg("--detach")
-            .arg(&self.0)
+            .arg(&self.path)
             .status();
     }
 }
 
-/// Whether a tool that a test needs is there.
-#[derive(PartialEq, Eq)]
-pub enum Outside {
-    Present,
-    Missing,
-}
-
-/// Looks for a tool. One that is missing is said, and fails the test where `CI` is `true`.
-pub fn outside(tool: &str) -> Outside {
+/// Looks for a tool that a test needs. One that is missing is said, and fails the test where `CI` is
+/// `true`.
+pub fn outside(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Debian keeps the tools for file systems out of the path of ordinary users.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    if std::env::split_paths(&path)
-        .chain(more)
-        .any(|folder| folder.join(tool).is_file())
-    {
-        return Outside::Present;
+    let places = std::env::split_paths(&path).chain(more);
+    let found = places
+        .map(|folder| folder.join(tool))
+        .find(|place| place.is_file());
+    if found.is_none() {
+        println!("SKIP: {tool} is not installed");
+        let ci = std::env::var("CI");
+        assert_ne!(ci.as_deref(), Ok("true"), "{tool} is not installed");
     }
-    println!("SKIP: {tool} is not installed");
-    assert_ne!(
-        std::env::var("CI").as_deref(),
-        Ok("true"),
-        "{tool} is not installed"
-    );
-    Outside::Missing
+    found
 }

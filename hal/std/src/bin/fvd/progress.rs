@@ -50,3 +50,22 @@ impl Drop for Progress {
         self.bar.finish_and_clear();
     }
 }
+
+/// Tells that something is going on whose end nobody can foresee.
+pub(crate) struct Waiting(ProgressBar);
+
+impl Waiting {
+    /// A sign of life that says `what` is being done.
+    pub(crate) fn new(what: &'static str) -> Waiting {
+        let bar = ProgressBar::new_spinner();
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Waiting(bar)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

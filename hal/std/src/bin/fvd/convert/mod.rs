@@ -26,6 +26,7 @@ use crate::new_file::Place;
 use crate::new_image::{NewImage, Wanted, WantedBase, whole_sectors};
 use crate::output::Shown;
 use crate::parts;
+use crate::progress::Waiting;
 use plan::Content;
 
 pub(crate) fn run(args: &ConvertArgs) -> Result<u8, Failure> {
@@ -83,6 +84,7 @@ fn to_raw(
     };
     let mut target = place.open(&FileOptions::default())?;
     copy::copy(driver, source, &mut target, content)?;
+    let _waiting = Waiting::new("flushing");
     driver
         .flush(&mut target)
         .doing(|| format!("cannot write {}", Shown(&args.target)))?;
@@ -126,6 +128,7 @@ fn to_image(
     };
     let mut image = new.open(driver, base)?;
     copy::copy(driver, source, &mut image, content)?;
+    let _waiting = Waiting::new("flushing");
     image
         .close(driver)
         .doing(|| format!("cannot write {}", Shown(&args.target)))?;
