@@ -2,7 +2,7 @@
 //!
 //! The host's own toolchain is enough: its `core` uses no operating system, and what the linker
 //! adds to a hosted program is switched off here. Doing it in the build script, not in RUSTFLAGS or
-//! a cargo configuration, keeps it to this one package and lets it take part in `cargo build
+//! a cargo configuration, keeps it to this one package: its library takes part in `cargo build
 //! --workspace`.
 
 use std::env;

@@ -1,27 +1,30 @@
-//! A kernel for x86_64 virtual machines whose only purpose is to run fvd without an operating
-//! system.
-//!
-//! It is an ordinary package built by the ordinary toolchain (see build.rs). That it links at all
-//! shows that everything it uses works without std. `cargo boot` builds it, runs it in QEMU and
-//! judges the outcome.
-//!
-//! - `arch`: the CPU and the chipset.
-//! - `platform`: what the virtual machine brings: command line, memory, disks.
-//! - `kernel`: what is done with them.
+//! The kernel as a program: its entry, and what a program without std must define itself. All else
+//! is in the library.
 
-#![cfg_attr(bare_metal, no_std, no_main)]
+#![no_std]
+#![no_main]
 
-#[cfg(bare_metal)]
-#[macro_use]
-mod arch;
-#[cfg(bare_metal)]
-mod kernel;
-#[cfg(bare_metal)]
-mod platform;
-
-/// On hosts that cannot build the kernel for themselves (see build.rs) the package is this, so that
-/// `cargo test --workspace` works there too.
 #[cfg(not(bare_metal))]
-fn main() {
-    eprintln!("A kernel for x86_64: start it with `cargo boot`.");
+compile_error!("a kernel for x86_64: build it with `--target x86_64-unknown-none` on other hosts");
+
+use core::panic::PanicInfo;
+use unikernel::StartInfo;
+
+// AT&T syntax, as the assembler has no Intel spelling of the far jump into long mode that all
+// versions accept.
+#[cfg(bare_metal)]
+core::arch::global_asm!(include_str!("arch/boot.s"), options(att_syntax));
+
+/// Called by boot.s on a fresh stack, in long mode, with the loader's start information.
+// SAFETY: the name is this program's own; only boot.s refers to it.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_main(start: *const StartInfo) -> ! {
+    // SAFETY: boot.s passes on what the loader left, once, before anything else can use memory or
+    // command line.
+    unsafe { unikernel::run(start) }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    unikernel::fail(info)
 }

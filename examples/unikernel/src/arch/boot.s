@@ -127,5 +127,7 @@ page_map_2m:                    # level 2, 2 MiB an entry, four tables
 
 .section .bss.stack, "aw", @nobits
 .balign 16
+.global stack_bottom, stack_top
+stack_bottom:
     .skip 1024 * 1024           # unoptimised Rust code is not thrifty with its stack
 stack_top:

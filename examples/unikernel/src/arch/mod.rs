@@ -7,11 +7,8 @@ pub(crate) mod exceptions;
 pub(crate) mod exit;
 mod mem;
 pub(crate) mod port;
+pub(crate) mod stack;
 pub(crate) mod time;
 
 /// Physical addresses below this one are mapped at the same virtual address (`page_map` in boot.s).
 pub(crate) const IDENTITY_MAPPED_BYTES: u64 = 1 << 40;
-
-// AT&T syntax, as the assembler has no Intel spelling of the far jump into long mode that all
-// versions accept.
-core::arch::global_asm!(include_str!("boot.s"), options(att_syntax));

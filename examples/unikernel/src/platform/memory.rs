@@ -54,6 +54,14 @@ pub(crate) fn take_region(bytes: usize) -> Option<&'static mut [MaybeUninit<u8>]
     Some(unsafe { slice::from_raw_parts_mut(start, bytes) })
 }
 
+/// Takes a region as [`take_region`] does, filled with zeros.
+pub(crate) fn take_zeroed(bytes: usize) -> Option<&'static mut [u8]> {
+    let region = take_region(bytes)?;
+    region.fill(MaybeUninit::new(0));
+    // SAFETY: every byte has just been written.
+    Some(unsafe { region.assume_init_mut() })
+}
+
 /// Learns what memory there is: the range of RAM that the kernel is in, from its end on.
 ///
 /// # Safety

@@ -13,7 +13,7 @@ pub(super) const KIND_RAM: u32 = 1;
 
 /// `struct hvm_start_info`. All addresses are physical, and 0 if there is nothing.
 #[repr(C)]
-pub(crate) struct StartInfo {
+pub struct StartInfo {
     magic: u32,
     version: u32,
     flags: u32,
