@@ -1,4 +1,5 @@
-//! What a run needs: QEMU, installed if it is missing and can be, and the kernel, built.
+//! What a run needs: QEMU, installed if it is missing and can be; the kernel and the `fvd` command,
+//! built.
 
 use serde_json::Value;
 use std::env;
@@ -49,53 +50,67 @@ pub(crate) fn find_qemu() -> Result<PathBuf, String> {
 ///
 /// If cargo fails; its own messages have been shown.
 pub(crate) fn build_kernel() -> Result<PathBuf, String> {
+    // By itself, so that it has only the features that it asks for (examples/unikernel/src/lib.rs).
+    let mut options = vec!["--package", "unikernel", "--bin", "unikernel"];
+    options.extend(["--features", "bare-metal", "--profile", "unikernel"]);
+    if !HOST_BUILDS_KERNEL {
+        options.extend(["--target", "x86_64-unknown-none"]);
+    }
+    let advice = if HOST_BUILDS_KERNEL {
+        "see cargo's messages above"
+    } else {
+        "if its target is missing: rustup target add x86_64-unknown-none"
+    };
+    build("unikernel", &options).map_err(|fault| format!("{fault}; {advice}"))
+}
+
+/// Builds the `fvd` command and returns its path.
+///
+/// # Errors
+///
+/// If cargo fails; its own messages have been shown.
+pub(crate) fn build_fvd() -> Result<PathBuf, String> {
+    build(
+        "fvd",
+        &["--package", "fvd-std", "--bin", "fvd", "--release"],
+    )
+}
+
+/// Builds a program of this workspace and returns its path.
+fn build(program: &str, options: &[&str]) -> Result<PathBuf, String> {
     // Cargo names itself to what it runs; by hand, the one on the search path will do.
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args([
-        "build",
-        "--quiet",
-        "--package",
-        "unikernel",
-        "--profile",
-        "unikernel",
-    ]);
-    command
+    let output = Command::new(cargo)
+        .args(["build", "--quiet"])
+        .args(options)
         .arg("--manifest-path")
-        .arg(workspace_root().join("Cargo.toml"));
-    // Where the kernel ends up depends on the user's settings, so cargo is asked.
-    command.arg("--message-format=json-render-diagnostics");
-    if !HOST_BUILDS_KERNEL {
-        command.args(["--target", "x86_64-unknown-none"]);
-    }
-    let output = command
+        .arg(workspace_root().join("Cargo.toml"))
+        // Where the program ends up depends on the user's settings, so cargo is asked.
+        .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|error| format!("cannot run cargo to build the kernel: {error}"))?;
+        .map_err(|error| format!("cannot run cargo to build {program}: {error}"))?;
     if !output.status.success() {
-        let advice = if HOST_BUILDS_KERNEL {
-            "see cargo's messages above"
-        } else {
-            "if its target is missing: rustup target add x86_64-unknown-none"
-        };
-        return Err(format!("the kernel does not build; {advice}"));
+        return Err(format!("{program} does not build"));
     }
     String::from_utf8_lossy(&output.stdout)
         .lines()
-        .find_map(kernel_path)
-        .ok_or_else(|| "cargo built no executable for the package unikernel".to_owned())
+        .find_map(|message| executable(message, program))
+        .ok_or_else(|| format!("cargo built no executable {program}"))
 }
 
-/// The executable in one of cargo's messages, if it is the kernel's.
-fn kernel_path(message: &str) -> Option<PathBuf> {
+/// The executable in one of cargo's messages, if it is that of `program`. A library of that name
+/// has none.
+fn executable(message: &str, program: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(message).ok()?;
-    let is_kernel = message["target"]["name"] == "unikernel";
-    is_kernel.then(|| message["executable"].as_str().map(PathBuf::from))?
+    let is_program = message["target"]["name"] == program;
+    is_program.then(|| message["executable"].as_str().map(PathBuf::from))?
 }
 
-fn workspace_root() -> &'static Path {
-    // examples/boot, as it was when this program was built: cargo builds it anew if it moves.
+/// The directory of the whole project.
+pub(crate) fn workspace_root() -> &'static Path {
+    // Above examples/boot, as it was when this program was built: cargo builds it anew if it moves.
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 

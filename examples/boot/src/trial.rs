@@ -1,0 +1,164 @@
+//! One run: an image on the base, the kernel on both, and then everything looked at.
+
+use crate::agreed::{GREETING, option};
+use crate::base::Base;
+use crate::fvd::Fvd;
+use crate::qemu::{self, Boot, Disk, Machine, Outcome};
+use crate::verify::{self, Report};
+use core::fmt;
+use core::time::Duration;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A run takes seconds. What takes this long hangs.
+const TIMEOUT: Duration = Duration::from_secs(180);
+
+/// What a run needs.
+pub(crate) struct Trial<'a> {
+    pub(crate) qemu: &'a Path,
+    pub(crate) kernel: &'a Path,
+    pub(crate) fvd: &'a Fvd,
+    pub(crate) base: &'a Base,
+    /// Where the images go.
+    pub(crate) directory: &'a Path,
+    /// Leave them there.
+    pub(crate) keep: bool,
+    pub(crate) machine: Machine,
+    /// `on` or `off`: whether the image allocates its storage itself.
+    pub(crate) table: &'static str,
+    pub(crate) seed: u64,
+    pub(crate) verbose: bool,
+}
+
+/// What a run did.
+pub(crate) struct Success {
+    report: Report,
+    files_verified: usize,
+    boot: Duration,
+    all: Duration,
+}
+
+impl fmt::Display for Success {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = &self.report;
+        write!(
+            f,
+            "{} files checked ({}), {} written ({}), {} overwritten with up to {} requests in \
+             flight; image clean, {} files verified, base unchanged ({:.1} s, {:.1} s of them in \
+             QEMU)",
+            report.files_checked,
+            Mebibytes(report.bytes_checked),
+            report.files_written,
+            Mebibytes(report.bytes_written),
+            Mebibytes(report.bytes_overwritten),
+            report.in_flight_max,
+            self.files_verified,
+            self.all.as_secs_f64(),
+            self.boot.as_secs_f64()
+        )
+    }
+}
+
+struct Mebibytes(u64);
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} MiB", self.0 as f64 / (1 << 20) as f64)
+    }
+}
+
+impl Trial<'_> {
+    /// Does it all.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that went wrong, with what the kernel printed if it was running by then.
+    pub(crate) fn run(&self) -> Result<Success, String> {
+        let start = Instant::now();
+        let image = self.path("fvd");
+        let raw = self.path("raw");
+        // What an earlier run has left in a directory that is kept.
+        for old in [&image, &raw] {
+            if old.exists() {
+                fs::remove_file(old)
+                    .map_err(|error| format!("cannot remove {}: {error}", old.display()))?;
+            }
+        }
+        self.fvd.create(self.base, &image, self.table)?;
+
+        let disks = [
+            Disk {
+                path: image.clone(),
+                read_only: false,
+            },
+            Disk {
+                path: self.base.path.clone(),
+                read_only: true,
+            },
+        ];
+        let outcome = self.boot(&disks)?;
+        let printed = |fault: String| {
+            let output = outcome.output.trim_end();
+            format!("{fault}\n--- the kernel printed:\n{output}\n---")
+        };
+        judge(&outcome).map_err(printed)?;
+        let report = Report::find(&outcome.output).map_err(printed)?;
+        report.check(self.base).map_err(printed)?;
+
+        self.fvd.check(self.base, &image)?;
+        self.fvd.to_raw(self.base, &image, &raw)?;
+        let files_verified = verify::verify_disk(&raw, self.base, self.seed).map_err(printed)?;
+        verify::verify_base(self.base)?;
+        if !self.keep {
+            // Space for the next run; what stays goes with the directory.
+            let _ = fs::remove_file(&image);
+            let _ = fs::remove_file(&raw);
+        }
+        Ok(Success {
+            report,
+            files_verified,
+            boot: outcome.elapsed,
+            all: start.elapsed(),
+        })
+    }
+
+    fn path(&self, extension: &str) -> PathBuf {
+        let name = format!("{}-table-{}.{extension}", self.machine, self.table);
+        self.directory.join(name)
+    }
+
+    fn boot(&self, disks: &[Disk]) -> Result<Outcome, String> {
+        let mut words = vec![format!("{}={}", option::SEED, self.seed)];
+        for extent in &self.base.extents {
+            let (offset, bytes) = (extent.offset, extent.bytes);
+            words.push(format!("{}={offset}+{bytes}", option::EXTENT));
+        }
+        let boot = Boot {
+            qemu: self.qemu,
+            machine: self.machine,
+            kernel: self.kernel,
+            disks,
+            cmdline: &words.join(" "),
+            timeout: TIMEOUT,
+            verbose: self.verbose,
+        };
+        boot.run()
+    }
+}
+
+/// Finds fault with how a run ended.
+fn judge(outcome: &Outcome) -> Result<(), String> {
+    let mut lines = outcome.output.lines();
+    if !lines.any(|line| line.starts_with(GREETING)) {
+        return Err("the kernel did not start".to_owned());
+    }
+    match outcome.status {
+        Some(qemu::EXIT_SUCCESS) => Ok(()),
+        Some(qemu::EXIT_FAILURE) => Err("the kernel failed".to_owned()),
+        Some(status) => Err(format!(
+            "the kernel did not exit; QEMU's status is {status}"
+        )),
+        None => Err("something killed QEMU".to_owned()),
+    }
+}
