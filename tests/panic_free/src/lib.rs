@@ -8,6 +8,7 @@
 //! the arguments: not even that a `Disk` was made by `Opening`. Devices are trait objects, that is,
 //! they may answer anything.
 #![no_std]
+#![allow(clippy::type_complexity)] // types of functions are what this is about
 
 /// Keeps values, such as pointers to functions, and so everything that they lead to.
 macro_rules! keep {
