@@ -4,6 +4,9 @@
 //! merges whatever there is into one stream of completions, so that one device can play two roles
 //! without being borrowed twice. A store that is a trait object costs nothing measurable; use
 //! generics for the first level and `dyn` below to keep chained types short.
+//!
+//! Opening moves the stores by value from step to step. A driver that carries its queues inside
+//! (kilobytes) is better lent, as `One(&mut driver)`, than handed over: the moves cost code and stack.
 
 use core::task::Waker;
 

@@ -35,7 +35,7 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// Depth 64, about 1 MiB of working memory beside the image's metadata.
+    /// Depth 64, about 0.75 MiB of working memory beside the image's metadata (docs/MEMORY.md).
     pub const DEFAULT: OpenOptions = OpenOptions {
         read_only: false,
         queue_depth: 64,
