@@ -65,6 +65,16 @@ use crate::stores::Stores;
 /// Most chunks that one request may touch: it remembers them in a 64-bit set.
 pub(crate) const REQUEST_CHUNKS_MAX: u64 = 64;
 
+/// The chunks of a request that a set names, by their place in it.
+pub(crate) fn places(set: u64) -> impl Iterator<Item = u32> {
+    let mut left = set;
+    core::iter::from_fn(move || {
+        let place = left.trailing_zeros();
+        left &= left.wrapping_sub(1);
+        (place < 64).then_some(place)
+    })
+}
+
 /// Work that the next poll has to look at: a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Work(u8);
@@ -133,7 +143,7 @@ pub struct Disk<S: Stores> {
     pub(crate) refused: OpQueue,
     pub(crate) work: Work,
     pub(crate) next_ticket: u64,
-    /// Exclusive requests that passed admission.
+    /// Exclusive requests, waiting for admission or past it.
     pub(crate) exclusive_count: u16,
     /// Writes, discards and write-zeroes that wait for admission.
     pub(crate) queued_writes: u16,

@@ -17,7 +17,8 @@ impl<S: Stores> Disk<S> {
     /// Whether a write over `[start, end)` must wait. Requests that were admitted count, and so do
     /// those that came earlier and wait themselves, so that nobody is overtaken for ever.
     pub(super) fn conflicts(&self, index: u16, start: u64, end: u64, exclusive: bool) -> bool {
-        if bug(Bug::OverlapIgnored) {
+        // Without an exclusive request anywhere, waiting or admitted, nothing can be in the way.
+        if bug(Bug::OverlapIgnored) || (!exclusive && self.exclusive_count == 0) {
             return false;
         }
         let Some(own) = self.slots.get(index) else {
@@ -33,6 +34,19 @@ impl<S: Stores> Disk<S> {
                 && slot.guard_start < end
                 && start < slot.guard_end
         })
+    }
+
+    /// Notes whether a request is exclusive, and keeps count.
+    pub(super) fn set_exclusive(&mut self, index: u16, exclusive: bool) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        match (slot.exclusive, exclusive) {
+            (false, true) => self.exclusive_count += 1,
+            (true, false) => self.exclusive_count = self.exclusive_count.saturating_sub(1),
+            _ => {}
+        }
+        slot.exclusive = exclusive;
     }
 
     /// Whether a plain write can skip the look at every slot.

@@ -187,19 +187,16 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Notes that a write passed admission.
-    pub(super) fn mark_admitted(&mut self, index: u16, exclusive: bool) {
+    pub(super) fn mark_admitted(&mut self, index: u16) {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.admitted = true;
-            slot.exclusive = exclusive;
             self.queued_writes = self.queued_writes.saturating_sub(1);
-            if exclusive {
-                self.exclusive_count += 1;
-            }
         }
     }
 
     /// Ends a request: its op goes to the caller, its slot is free.
     pub(super) fn finish(&mut self, index: u16, result: Result<(), DeviceError>) -> Step {
+        self.set_exclusive(index, false);
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };

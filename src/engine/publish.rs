@@ -8,7 +8,7 @@ use crate::stores::Stores;
 use crate::units::{ChunkIndex, GuestOffset, StoreChunk};
 
 use super::poll::Step;
-use super::{Disk, State};
+use super::{Disk, State, places};
 
 impl<S: Stores> Disk<S> {
     /// Ends a write or write-zeroes whose device operations all came home.
@@ -18,10 +18,7 @@ impl<S: Stores> Disk<S> {
             return Step::InFlight;
         };
         let (error, head) = (slot.error, slot.head);
-        if slot.exclusive {
-            slot.exclusive = false;
-            self.exclusive_count = self.exclusive_count.saturating_sub(1);
-        }
+        self.set_exclusive(index, false);
         if let Some(error) = error {
             self.give_back(index);
             return self.finish(index, Err(error));
@@ -85,10 +82,7 @@ impl<S: Stores> Disk<S> {
             _ => (slot.start(), slot.end()),
         };
         let (holds, first) = self.take_holds(index);
-        for place in 0..64u32 {
-            if holds >> place & 1 == 0 {
-                continue;
-            }
+        for place in places(holds) {
             let chunk = ChunkIndex(first.saturating_add(place));
             let Some(at) = self.map.pending.find(chunk.0) else {
                 continue;
@@ -122,10 +116,7 @@ impl<S: Stores> Disk<S> {
     /// request writes to it and none made it live (PROTOCOL rows 20 and 21).
     fn give_back(&mut self, index: u16) {
         let (holds, first) = self.take_holds(index);
-        for place in 0..64u32 {
-            if holds >> place & 1 == 0 {
-                continue;
-            }
+        for place in places(holds) {
             let chunk = first.saturating_add(place);
             let Some(at) = self.map.pending.find(chunk) else {
                 continue;
@@ -155,9 +146,8 @@ impl<S: Stores> Disk<S> {
             slot.holds,
             self.map.shape.chunk_of(GuestOffset(slot.start())).0,
         );
-        for place in 0..64u32 {
-            if holds >> place & 1 == 1
-                && let Some(at) = self.map.pending.find(first.saturating_add(place))
+        for place in places(holds) {
+            if let Some(at) = self.map.pending.find(first.saturating_add(place))
                 && let Some(entry) = self.map.pending.get_mut(at)
             {
                 entry.fresh = true;

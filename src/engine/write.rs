@@ -10,7 +10,7 @@ use crate::stores::{Role, Stores};
 use crate::units::{ChunkIndex, GuestOffset};
 
 use super::poll::Step;
-use super::{Disk, Held, Purpose, REQUEST_CHUNKS_MAX, State, Tag};
+use super::{Disk, Held, Purpose, REQUEST_CHUNKS_MAX, State, Tag, places};
 
 /// What a write needs before its data can go out.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ impl<S: Stores> Disk<S> {
             Ok(false) => return Step::Wait,
             Err(error) => return self.finish(index, Err(error)),
         }
-        self.mark_admitted(index, exclusive);
+        self.mark_admitted(index);
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
@@ -90,8 +90,8 @@ impl<S: Stores> Disk<S> {
         if let Some(slot) = self.slots.get_mut(index) {
             slot.guard_start = start;
             slot.guard_end = end;
-            slot.exclusive = exclusive;
         }
+        self.set_exclusive(index, exclusive);
         self.conflicts(index, start, end, exclusive)
     }
 
@@ -197,10 +197,7 @@ impl<S: Stores> Disk<S> {
         }
         let first = self.map.shape.chunk_of(GuestOffset(start)).0;
         let mut to_zero = 0u64;
-        for place in 0..64u32 {
-            if needs.changes >> place & 1 == 0 {
-                continue;
-            }
+        for place in places(needs.changes) {
             let chunk = ChunkIndex(first.saturating_add(place));
             if self.hold(chunk) {
                 to_zero |= 1 << place;
@@ -221,7 +218,6 @@ impl<S: Stores> Disk<S> {
     /// store chunk must be zeroed first.
     fn hold(&mut self, chunk: ChunkIndex) -> bool {
         let live = self.map.mapping(chunk);
-        let covered = self.validity_covers(chunk);
         let unmapped = self.map.has_table && live.entry == TableEntry::Unmapped;
         let found = self.map.pending.find(chunk.0);
         // Without an entry the live value is durable (invariant 2 of the map).
@@ -241,7 +237,7 @@ impl<S: Stores> Disk<S> {
         entry.reserved = reserved.chunk.0;
         entry.fresh = reserved.fresh;
         self.stats.chunks_reserved += 1;
-        !reserved.fresh && !covered
+        !reserved.fresh && !self.validity_covers(chunk)
     }
 
     /// Sends the data writes that were not sent yet; publishes when all came home.

@@ -55,7 +55,7 @@ impl<S: Stores> Disk<S> {
             Err(error) => return self.finish(index, Err(error)),
         }
         self.hide_base(start, end);
-        self.mark_admitted(index, true);
+        self.mark_admitted(index);
         let fills = zeroes && (needs.extent_start < start || needs.extent_end > end);
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
