@@ -22,6 +22,34 @@ pub struct Head {
     pub tag: u64,
 }
 
+impl Head {
+    /// An operation of `kind` on `len` bytes from `offset`, without flags, tagged 0.
+    #[must_use]
+    pub const fn new(kind: OpKind, offset: u64, len: u64) -> Head {
+        let (flags, status, tag) = (OpFlags::NONE, Status::Pending, 0);
+        Head {
+            kind,
+            flags,
+            status,
+            offset,
+            len,
+            tag,
+        }
+    }
+
+    /// The same with these flags.
+    #[must_use]
+    pub const fn with_flags(self, flags: OpFlags) -> Head {
+        Head { flags, ..self }
+    }
+
+    /// The same with this tag.
+    #[must_use]
+    pub const fn with_tag(self, tag: u64) -> Head {
+        Head { tag, ..self }
+    }
+}
+
 pub(super) const EMPTY_HEAD: Head = Head {
     kind: OpKind::Flush,
     flags: OpFlags::NONE,

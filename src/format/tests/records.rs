@@ -109,6 +109,23 @@ fn records_stay_inside_the_image() {
 }
 
 #[test]
+fn bits_need_a_bitmap() {
+    let params = CreateParams {
+        base: None,
+        ..full_params()
+    };
+    let bounds = RecordBounds::new(&plan_layout(&params).unwrap());
+    for bits in [0, 1, u16::MAX] {
+        let record = Record::Map(map(0, None, Some(bits)));
+        let error = bounds.check(&record, 8).unwrap_err();
+        assert_eq!(
+            error,
+            FormatError::corrupt(Field::RecordBits, u64::from(bits))
+        );
+    }
+}
+
+#[test]
 fn store_records_stay_inside_their_store() {
     let header = plan_layout(&full_params()).unwrap();
     let bounds = RecordBounds::new(&header);
