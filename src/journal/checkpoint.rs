@@ -232,11 +232,7 @@ impl<S: Stores> Disk<S> {
             {
                 break;
             }
-            if bug(Bug::OneDirtySet) {
-                map.dirty.clear_both(number)
-            } else {
-                map.dirty.clear_old(number)
-            }
+            map.dirty.clear_old(number);
             count += 1;
         }
         let region = match kind {
@@ -396,6 +392,9 @@ impl<S: Stores> Disk<S> {
     /// The header is durable: what it no longer needs is free.
     fn settle_header(&mut self) {
         let slot = self.next_header_slot();
+        if bug(Bug::OneDirtySet) {
+            self.map.dirty.clear_current();
+        }
         let journal = &mut self.journal;
         // A commit may have recorded a larger size meanwhile; the journal still holds that record.
         let store_bytes = journal

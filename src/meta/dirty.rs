@@ -80,12 +80,9 @@ impl DirtyPages {
         }
     }
 
-    /// Takes a page out of both sets; a deliberately wrong variant uses it.
-    pub(crate) fn clear_both(&mut self, page: u32) {
-        self.clear_old(page);
-        if let Some(flags) = self.flags.get_mut(page as usize)
-            && *flags & CURRENT != 0
-        {
+    /// Empties `current`; a deliberately wrong variant uses it.
+    pub(crate) fn clear_current(&mut self) {
+        for flags in self.flags.iter_mut() {
             *flags &= !CURRENT;
         }
     }
