@@ -1,0 +1,27 @@
+"""Bytes of a file or a block device, opened for reading only."""
+
+import os
+
+
+class Source:
+    """A device of §2: the metadata device, or that of the data area."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes; an `OSError` if there are fewer."""
+        parts = []
+        while length:
+            part = os.pread(self._descriptor, min(length, 1 << 24), offset)
+            if not part:
+                raise OSError(f"{self.path}: ends at byte {offset}, {length} more were wanted")
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
