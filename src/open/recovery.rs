@@ -284,22 +284,21 @@ impl<S: Stores> Opening<S> {
             .stores
             .geometry(Role::Data)
             .map_or(0, |data| data.capacity_bytes);
-        if disk.map.has_table && self.replay.store_bytes > capacity {
+        if self.replay.store_bytes > capacity {
             return Err(FormatError::corrupt(Field::StoreBytes, self.replay.store_bytes).into());
         }
         let store_bytes = disk.usable_store(self.replay.store_bytes, capacity);
         let chunks = disk.journal.header.chunks_in(store_bytes);
         let recorded = disk.journal.header.chunks_in(self.replay.store_bytes);
-        let mut floor = u32::try_from(self.replay.floor)
+        let found = u32::try_from(self.replay.floor)
             .unwrap_or(u32::MAX)
             .min(recorded);
-        if chunks > recorded && !disk.store_grows_zeroed() {
-            // Nobody promised that the new space reads zeros: everything free counts as used before.
-            floor = chunks;
-        }
+        // Unless somebody promised that new space reads zeros, everything free counts as used before.
+        let grown = chunks > recorded && !disk.store_grows_zeroed();
+        let floor = if grown { chunks } else { found };
         disk.check_pages(recorded)?;
         disk.alloc.begin(chunks, floor);
-        disk.adopt_chunks()?;
+        disk.adopt_chunks(found)?;
         disk.journal.header.store_bytes = store_bytes;
         disk.journal.next_seq = first_seq;
         disk.journal.durable_seq = first_seq;

@@ -33,6 +33,10 @@ impl<S: Stores> Disk<S> {
             else {
                 continue;
             };
+            if kind == PageKind::Bitmap && self.map.bitmap_blocks == 0 {
+                // Left over from a base that is not needed any more; nothing is read from it.
+                continue;
+            }
             if header.has_checksums() && !self.map.dirty.is_current(number) {
                 let wanted = read_checksum(&self.map.sums, number);
                 if wanted != Some(page_checksum(&header.image_id, number, page)) {
@@ -47,15 +51,15 @@ impl<S: Stores> Disk<S> {
         Ok(())
     }
 
-    /// Rebuilds the free map from the table. Two chunks in one place, or one above the floor, where
-    /// nothing was ever written, is damage.
-    pub(super) fn adopt_chunks(&mut self) -> Result<(), FormatError> {
+    /// Rebuilds the free map from the table. Two chunks in one place, or one at or above the `floor`
+    /// that was found, where nothing was ever written, is damage.
+    pub(super) fn adopt_chunks(&mut self, floor: u32) -> Result<(), FormatError> {
         if !self.map.has_table {
             return Ok(());
         }
         for chunk in 0..self.map.shape.chunk_count() {
             if let TableEntry::Chunk(at) = self.map.entry(ChunkIndex(chunk))
-                && !self.alloc.adopt(at)
+                && (at.0 >= floor || !self.alloc.adopt(at))
             {
                 return Err(FormatError::corrupt(Field::TableEntry, u64::from(at.0)));
             }
