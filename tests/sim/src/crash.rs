@@ -100,6 +100,7 @@ pub struct Space {
     /// Per device, where one region ends and the next begins.
     borders: Vec<(u8, Vec<u32>)>,
     tearable: Vec<(u8, Range<u32>)>,
+    expendable: Vec<(u8, Range<u32>)>,
 }
 
 impl Space {
@@ -127,6 +128,12 @@ impl Space {
     /// Declares sectors whose contents protect themselves, so that tears may be tried on them.
     pub fn tearable(&mut self, device: u8, sectors: Range<u32>) {
         self.tearable.push((device, sectors));
+    }
+
+    /// Declares sectors whose loss while they are written must be survived: for [`Tear::Garbage`] and
+    /// [`Tear::Unreadable`].
+    pub fn expendable(&mut self, device: u8, sectors: Range<u32>) {
+        self.expendable.push((device, sectors));
     }
 
     /// Adds a device that surely holds `stable`.
@@ -344,10 +351,14 @@ impl Space {
         base
     }
 
-    fn is_tearable(&self, unit: &Unit) -> bool {
+    fn is_tearable(&self, unit: &Unit, tear: Tear) -> bool {
+        let list = if tear == Tear::Cut {
+            &self.tearable
+        } else {
+            &self.expendable
+        };
         unit.len > 0
-            && self
-                .tearable
+            && list
                 .iter()
                 .any(|(device, range)| *device == unit.device && range.contains(&unit.first))
     }
@@ -362,7 +373,7 @@ impl Space {
     ) -> ControlFlow<()> {
         let mut prng = Prng::new(bound.seed ^ 0x7EA2);
         for (torn, unit) in self.units.iter().enumerate() {
-            if !self.is_tearable(unit) {
+            if !self.is_tearable(unit, tear) {
                 continue;
             }
             let words = u32::from(unit.len) * (SECTOR as u32 / 8);

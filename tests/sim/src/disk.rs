@@ -356,6 +356,14 @@ impl SimDisk {
         self.0.borrow_mut().severed = false;
     }
 
+    /// Resets the device: faults end, and of what a failed flush was to cover, units for which
+    /// `kept(unit)` holds are still in the cache while the others are lost.
+    pub fn reset(&self, kept: impl Fn(usize) -> bool) {
+        let mut core = self.0.borrow_mut();
+        (core.fault, core.fault_struck) = (None, false);
+        core.medium.reset(kept);
+    }
+
     /// What the code under test did that no caller may do; empties the list.
     #[must_use]
     pub fn misuse(&self) -> Vec<String> {

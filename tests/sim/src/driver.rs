@@ -16,7 +16,7 @@ use fvd::units::Instant;
 use fvd::{Closing, Disk};
 
 use crate::disk::SimDisk;
-use crate::engine::{DATA, Devices, Engine, Event, METADATA, Plan, arena_memory};
+use crate::engine::{Devices, Engine, Event, METADATA, Plan, arena_memory};
 use crate::sector::SECTOR;
 use crate::workload::Setup;
 
@@ -24,6 +24,9 @@ const SECTOR_U64: u64 = SECTOR as u64;
 
 /// Memory that covers every setup; the engine says so if it does not.
 const ARENA_BYTES: usize = 512 << 10;
+
+/// Polls in a row for a disk that answers "poll me now".
+const TURNS: u32 = 64;
 
 type Memory = &'static mut [MaybeUninit<u8>];
 
@@ -72,10 +75,10 @@ fn options(setup: &Setup) -> OpenOptions {
     OpenOptions {
         queue_depth: 8,
         part_ops: 16,
-        pending_max: 16,
+        pending_max: 16 + setup.variant as u16,
         scratch_blocks: 4,
         zero_memory_bytes: 4096,
-        floor_step_chunks: if setup.variant == 1 { 1 } else { 2 },
+        floor_step_chunks: 2 + setup.variant,
         limits: Limits::FORMAT.with_journal_units_min(2),
         ..OpenOptions::DEFAULT
     }
@@ -128,93 +131,80 @@ impl<S: Stores> Machine<S> {
     }
 
     fn poll(&mut self, now: Instant) -> Event {
-        loop {
-            match core::mem::take(&mut self.session) {
+        for _ in 0..TURNS {
+            // By reference: a disk is kilobytes, and this runs millions of times.
+            let ready = match &mut self.session {
                 Session::Ended => return Event::Idle,
-                Session::Probing(mut probe) => {
-                    if probe.poll(now) == Poll::Pending {
-                        self.session = Session::Probing(probe);
-                        return Event::Idle;
-                    }
-                    if let Err(event) = self.probed(probe) {
-                        return event;
-                    }
-                }
-                Session::Opening(mut opening) => {
-                    let ready = opening.poll(now) == Poll::Ready(());
-                    if !ready {
-                        let again = opening.poll_at() == When::Now;
-                        self.session = Session::Opening(opening);
-                        if again {
-                            continue;
-                        }
-                        return Event::Idle;
-                    }
-                    return match opening.finish() {
-                        Ok(disk) => {
-                            self.session = Session::Open(disk);
-                            Event::Opened
-                        }
-                        Err(failure) => {
-                            self.memory = failure.memory;
-                            Event::Failed(failure.error.to_string())
-                        }
-                    };
-                }
-                Session::Open(mut disk) => {
-                    let done = disk.poll(now);
-                    let again = disk.poll_at() == When::Now;
-                    self.session = Session::Open(disk);
-                    match done {
+                Session::Probing(probe) => probe.poll(now) == Poll::Ready(()),
+                Session::Opening(opening) => opening.poll(now) == Poll::Ready(()),
+                Session::Open(disk) => match disk.poll(now) {
+                    Some(op) => return Event::Completed(op),
+                    None => false,
+                },
+                Session::Closing(closing) => {
+                    let ready = closing.poll(now) == Poll::Ready(());
+                    match closing.reap() {
                         Some(op) => return Event::Completed(op),
-                        None if again => {}
-                        None => return Event::Idle,
+                        None => ready,
                     }
                 }
-                Session::Closing(closing) => return self.poll_closing(closing, now),
+            };
+            if ready && let Some(event) = self.advance() {
+                return event;
+            }
+            if !ready && self.poll_at() != When::Now {
+                return Event::Idle;
             }
         }
+        // It still says "now"; whoever asks when to poll next will see that it makes no progress.
+        Event::Idle
     }
 
-    fn probed(&mut self, probe: Probe<S>) -> Result<(), Event> {
-        match probe.finish() {
-            Ok(probed) => {
-                let layout = probed.layout;
-                let enough = probed
-                    .memory
-                    .filter(|memory| memory.len() >= layout.arena_bytes());
-                let memory = enough.unwrap_or_else(|| arena_memory(layout.arena_bytes()));
-                self.session = Session::Opening(Opening::new(probed.stores, layout, memory));
-                Ok(())
-            }
-            Err(failure) => {
-                self.memory = failure.memory;
-                Err(Event::Failed(failure.error.to_string()))
-            }
-        }
-    }
-
-    fn poll_closing(&mut self, mut closing: Closing<S>, now: Instant) -> Event {
-        let ready = closing.poll(now) == Poll::Ready(());
-        if let Some(op) = closing.reap() {
-            self.session = Session::Closing(closing);
-            return Event::Completed(op);
-        }
-        if !ready {
-            self.session = Session::Closing(closing);
-            return Event::Idle;
-        }
-        match closing.finish() {
-            Ok(closed) => {
-                self.memory = closed.memory;
-                match closed.result {
-                    Ok(()) => Event::Closed,
-                    Err(error) => Event::Failed(format!("closing: {error}")),
+    /// What polls says it is ready for the next step.
+    fn advance(&mut self) -> Option<Event> {
+        let failed = |error: &dyn core::fmt::Display| Some(Event::Failed(error.to_string()));
+        match core::mem::take(&mut self.session) {
+            Session::Probing(probe) => match probe.finish() {
+                Ok(probed) => {
+                    let layout = probed.layout;
+                    let enough = probed
+                        .memory
+                        .filter(|own| own.len() >= layout.arena_bytes());
+                    let memory = enough.unwrap_or_else(|| arena_memory(layout.arena_bytes()));
+                    self.session = Session::Opening(Opening::new(probed.stores, layout, memory));
+                    None
                 }
-            }
-            Err(closing) => {
-                self.session = Session::Closing(closing);
-                Event::Idle
+                Err(failure) => {
+                    self.memory = failure.memory;
+                    failed(&failure.error)
+                }
+            },
+            Session::Opening(opening) => match opening.finish() {
+                Ok(disk) => {
+                    self.session = Session::Open(disk);
+                    Some(Event::Opened)
+                }
+                Err(failure) => {
+                    self.memory = failure.memory;
+                    failed(&failure.error)
+                }
+            },
+            Session::Closing(closing) => match closing.finish() {
+                Ok(closed) => {
+                    self.memory = closed.memory;
+                    match closed.result {
+                        Ok(()) => Some(Event::Closed),
+                        Err(error) => Some(Event::Failed(format!("closing: {error}"))),
+                    }
+                }
+                Err(closing) => {
+                    self.session = Session::Closing(closing);
+                    None
+                }
+            },
+            other => {
+                self.session = other;
+                None
             }
         }
     }
@@ -310,6 +300,13 @@ impl Engine for Fvd {
         regions.retain(|start| *start != 0);
         regions.sort_unstable();
         regions.dedup();
+        // Pages are not among them: they exist once, and their loss is noticed, not healed.
+        let expendable = [
+            (0, 2 * header_slot_bytes()),
+            (sums_a, sums_a + header.checksum_bytes),
+            (sums_b, sums_b + header.checksum_bytes),
+            (core.journal.offset, journal_end),
+        ];
         let two = setup.two_devices != 0;
         Some(Plan {
             metadata_bytes: if two {
@@ -319,7 +316,10 @@ impl Engine for Fvd {
             },
             data_bytes: if two { header.store_bytes } else { 0 },
             regions: regions.into_iter().map(|start| (METADATA, start)).collect(),
-            tearable: vec![(METADATA, 0..sector(metadata_end)), (DATA, 0..0)],
+            tearable: vec![(METADATA, 0..sector(metadata_end))],
+            expendable: expendable
+                .map(|(at, end)| (METADATA, sector(at)..sector(end)))
+                .into(),
             open_ops_max: 3 * metadata + 64,
         })
     }

@@ -34,6 +34,8 @@ pub struct Plan {
     pub regions: Vec<(u8, u32)>,
     /// Sectors that protect themselves against tears inside a unit.
     pub tearable: Vec<(u8, Range<u32>)>,
+    /// Sectors that may hold anything after a power loss while they were written.
+    pub expendable: Vec<(u8, Range<u32>)>,
     /// Most device operations that opening may take (R13).
     pub open_ops_max: u32,
 }

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use fvd::device::OpKind;
+
 use crate::case::{Case, Path, Replay};
 use crate::choices::Choices;
 use crate::crash::Bound;
-use crate::disk::{Bus, Schedule};
+use crate::disk::{Bus, FaultRule, Landed, Schedule};
 use crate::engine::{Engine, Plan};
 use crate::oracle::Oracle;
 use crate::sector::{SectorId, Sectors, SharedSectors};
@@ -15,6 +17,16 @@ use crate::workload::Setup;
 
 /// Distinct sectors kept between runs before the store is cut back (about 130 MB).
 const SECTORS_MAX: usize = 1 << 18;
+
+/// Faults per kind of operation, at most: more than any short workload has operations.
+const FAULTS_MAX: u32 = 1000;
+
+/// (sticky, what landed) of the faults that are tried.
+const FAULTS: [(bool, Landed); 3] = [
+    (false, Landed::Nothing),
+    (false, Landed::All),
+    (true, Landed::Half),
+];
 
 /// How far to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +81,7 @@ impl<E: Engine> Explorer<E> {
                 stats: Stats::default(),
                 script: None,
                 open_ops_max: plan.open_ops_max,
+                fault_struck: false,
                 preparing: false,
             },
             plan,
@@ -108,6 +121,37 @@ impl<E: Engine> Explorer<E> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats
+    }
+
+    /// Runs a case with each operation of a kind on a store failing in turn, once and for good, with
+    /// and without effect, until the workload has no such operation left to fail.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn run_failing(
+        &mut self,
+        case: &Case,
+        store: u8,
+        kind: OpKind,
+        limits: &Limits,
+    ) -> Result<(), Box<Found>> {
+        let mut case = case.clone();
+        for pass_count in 0..FAULTS_MAX {
+            for (sticky, landed) in FAULTS {
+                let rule = FaultRule {
+                    kind: Some(kind),
+                    pass_count,
+                    sticky,
+                    landed,
+                };
+                case.fault = Some((store, rule));
+                self.run(&case, limits)?;
+                if !self.shared.fault_struck {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The setup that this explorer is for.
@@ -163,6 +207,7 @@ impl<E: Engine> Explorer<E> {
             self.shared.seen.clear();
         }
         self.shared.case = case.clone();
+        self.shared.fault_struck = false;
         self.shared.bound = limits.bound;
         let mut choices = Choices::new();
         for _ in 0..limits.runs_max {

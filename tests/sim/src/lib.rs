@@ -33,6 +33,7 @@ pub mod disk;
 pub mod driver;
 pub mod engine;
 pub mod explore;
+pub mod hunt;
 pub mod medium;
 pub mod oracle;
 pub mod sector;

@@ -9,7 +9,8 @@
 //! 2. A flush makes stable what had completed when the flush was **submitted** ([`Medium::cut`]),
 //!    and forgets only what is older than that. What completed in between stays pending.
 //! 3. Contents that a failed flush should have covered never become stable by a later flush: the
-//!    cache may have dropped them (FAULTS: the fsync-error lesson). Only a new write helps.
+//!    cache may have dropped them (the fsync-error lesson). Only a new write helps, or a reset of the
+//!    device, which decides what is lost ([`Medium::reset`]).
 
 use crate::crash::Space;
 use crate::sector::{SectorId, SharedSectors, mix};
@@ -221,6 +222,37 @@ impl Medium {
     pub fn flush_failed(&mut self) {
         for entry in &mut self.pending {
             entry.lost = true;
+        }
+    }
+
+    /// The device is reset after a failed flush. Of what that flush was to cover, units for which
+    /// `kept(unit)` holds are still in the cache, and the others are as they last were for sure.
+    pub fn reset(&mut self, kept: impl Fn(usize) -> bool) {
+        for index in (0..self.pending.len()).rev() {
+            let entry = self.pending[index];
+            if !entry.lost {
+                continue;
+            }
+            if kept(entry.unit as usize) {
+                self.pending[index].lost = false;
+            } else {
+                self.pending.remove(index);
+            }
+        }
+        for unit in 0..self.visible.len().div_ceil(self.unit_sectors) {
+            let start = unit * self.unit_sectors;
+            let end = start + self.unit_len(unit);
+            let newest = self
+                .pending
+                .iter()
+                .rfind(|entry| entry.unit as usize == unit);
+            match newest.map(|entry| entry.content as usize) {
+                Some(at) => {
+                    let content = &self.contents[at..at + end - start];
+                    self.visible[start..end].copy_from_slice(content);
+                }
+                None => self.visible[start..end].copy_from_slice(&self.stable[start..end]),
+            }
         }
     }
 

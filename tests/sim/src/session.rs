@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// Replay: the crash to take at each level, instead of all.
     pub(crate) script: Option<Vec<Option<Crash>>>,
     pub(crate) open_ops_max: u32,
+    /// Whether the fault of the case has struck in any run so far.
+    pub(crate) fault_struck: bool,
     /// The part of a session before it counts: no crash, no choice, no fault.
     pub(crate) preparing: bool,
 }
@@ -80,12 +82,16 @@ pub(crate) struct Level<E> {
     images: Vec<Vec<SectorId>>,
     now: Instant,
     moment: u32,
+    /// Device operations since the guest was last served.
+    toil: u32,
     /// (device operations, oracle changes) when a crash was last looked at.
     looked_at: Option<(u32, u32)>,
     tightened: u32,
     opened: bool,
     closed: bool,
     severed: bool,
+    /// Opening or closing failed, and an injected fault excuses it.
+    failed: bool,
 }
 
 impl<E: Engine> Level<E> {
@@ -102,6 +108,9 @@ impl<E: Engine> Level<E> {
         for (device, sectors) in &plan.tearable {
             space.tearable(*device, sectors.clone());
         }
+        for (device, sectors) in &plan.expendable {
+            space.expendable(*device, sectors.clone());
+        }
         Level {
             bus,
             devices,
@@ -114,11 +123,13 @@ impl<E: Engine> Level<E> {
             images: Vec::new(),
             now: Instant::ZERO,
             moment: 0,
+            toil: 0,
             looked_at: None,
             tightened: 0,
             opened: false,
             closed: false,
             severed: false,
+            failed: false,
         }
     }
 
@@ -133,6 +144,7 @@ impl<E: Engine> Level<E> {
         }
         self.oracle.clone_from(oracle);
         self.moment = 0;
+        self.toil = 0;
         self.looked_at = None;
         self.now = Instant::ZERO;
     }
@@ -145,6 +157,10 @@ impl<E: Engine> Level<E> {
         self.devices.all().any(|device| device.fault_struck())
     }
 }
+
+/// Device operations in a row without anything for the guest, after which an engine counts as
+/// working for nothing.
+const TOIL: u32 = 2_000;
 
 /// One session on the first of `levels`.
 pub(crate) struct Session<'a, E> {
@@ -262,8 +278,12 @@ impl<E: Engine> Session<'_, E> {
         let before = self.level.bus.submitted();
         let level = &mut *self.level;
         (level.opened, level.closed, level.severed) = (false, false, false);
+        level.failed = false;
         level.engine.open(&level.devices);
         self.drive(|level| level.opened)?;
+        if self.level.failed {
+            return self.open_without_fault();
+        }
         let spent = self.level.bus.submitted() - before;
         if spent > self.shared.open_ops_max {
             return Err(broken(
@@ -274,11 +294,38 @@ impl<E: Engine> Session<'_, E> {
         Ok(())
     }
 
+    /// Ends the faults. A host must not go on with a cache that failed to flush: it shows what may
+    /// never become durable. So the devices are reset, and what was in their caches is kept, lost,
+    /// or half of it.
+    fn reset_devices(&mut self) {
+        self.shared.fault_struck = true;
+        let lost = self.choose(3);
+        self.level
+            .bus
+            .note(|| format!("devices reset, lost {lost}"));
+        for device in self.level.devices.all() {
+            device.reset(|unit| lost == 0 || (lost == 2 && unit % 2 == 0));
+        }
+    }
+
+    /// A fault ended the session. It must have left a disk that opens once the fault is gone.
+    fn open_without_fault(&mut self) -> Outcomes {
+        self.reset_devices();
+        self.level.oracle.kill();
+        self.level.tightened += 1;
+        self.open()?;
+        self.read_all(Purpose::Verify)
+    }
+
     fn reopen(&mut self) -> Outcomes {
         // A disk that was closed in good order has lost nothing: closing counts as a flush.
         let ticket = self.level.oracle.begin(What::Flush, 0, 0);
         self.level.engine.close();
         self.drive(|level| level.closed)?;
+        if self.level.failed {
+            self.level.oracle.end(ticket, false);
+            return self.open_without_fault();
+        }
         self.level.oracle.end(ticket, true);
         self.level.tightened += 1;
         self.open()
@@ -303,11 +350,15 @@ impl<E: Engine> Session<'_, E> {
         self.level.oracle.kill();
         self.level.tightened += 1;
         self.level.bus.note(|| format!("killed, landed {landed}"));
+        if self.level.fault_struck() {
+            self.reset_devices();
+        }
         self.open()?;
         self.read_all(Purpose::Verify)
     }
 
     fn leave(&mut self) -> Outcomes {
+        self.shared.fault_struck |= self.level.fault_struck();
         for device in self.level.devices.all() {
             device.sever(|_| false);
         }
@@ -351,6 +402,10 @@ impl<E: Engine> Session<'_, E> {
                 Event::Opened => self.level.opened = true,
                 Event::Closed => self.level.closed = true,
                 Event::Failed(_) if self.level.severed => self.level.closed = true,
+                Event::Failed(why) if self.level.fault_struck() => {
+                    self.level.bus.note(|| format!("  excused: {why}"));
+                    self.level.failed = true;
+                }
                 Event::Failed(why) => {
                     self.level.closed = true;
                     return Err(broken("open", why));
@@ -378,7 +433,7 @@ impl<E: Engine> Session<'_, E> {
     fn drive(&mut self, until: fn(&Level<E>) -> bool) -> Outcomes {
         let mut idle = 0;
         self.pump()?;
-        while !until(self.level) {
+        while !until(self.level) && !self.level.failed {
             if self.level.in_flight() > 0 {
                 self.complete_one(false)?;
                 idle = 0;
@@ -446,6 +501,10 @@ impl<E: Engine> Session<'_, E> {
     }
 
     fn complete(&mut self, device: u8, index: usize) -> Outcomes {
+        self.level.toil += 1;
+        if self.level.toil > TOIL {
+            return Err(broken("R13", "the engine works without end"));
+        }
         if self.device(device).hardens(index) {
             self.crash_moment()?;
         }
@@ -469,7 +528,11 @@ impl<E: Engine> Session<'_, E> {
                     self.read_all(Purpose::Verify)?;
                 }
                 let Some(step) = steps.get(next) else {
-                    return Ok(());
+                    if self.level.in_flight() == 0 {
+                        return Ok(());
+                    }
+                    self.release();
+                    continue;
                 };
                 next += 1;
                 idle = 0;
@@ -494,6 +557,13 @@ impl<E: Engine> Session<'_, E> {
         }
     }
 
+    /// What was held back may go on.
+    fn release(&mut self) {
+        for device in self.level.devices.all() {
+            (0..device.in_flight()).for_each(|index| device.hold(index, false));
+        }
+    }
+
     fn free_in_flight(&self) -> usize {
         let mut count = 0;
         for device in self.level.devices.all() {
@@ -503,6 +573,7 @@ impl<E: Engine> Session<'_, E> {
     }
 
     fn step(&mut self, step: GuestOp) -> Outcomes {
+        self.level.toil = 0;
         self.level.bus.note(|| format!("  guest {step}"));
         let geometry = self.level.engine.geometry();
         let fua = geometry.fua || !geometry.volatile_cache;
@@ -576,6 +647,7 @@ impl<E: Engine> Session<'_, E> {
     /// A request of the guest has come back.
     fn completed(&mut self, op: Op) -> Outcomes {
         self.check_misuse()?;
+        self.level.toil = 0;
         let head = op.head();
         let finished = self
             .level

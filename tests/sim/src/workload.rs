@@ -257,7 +257,7 @@ pub fn alphabet(setup: &Setup) -> Vec<GuestOp> {
         )
     };
     let (block, chunk) = (setup.block_sectors, setup.chunk_sectors);
-    let mut steps = vec![
+    vec![
         GuestOp::Write(at(0, 1)),             // part of a block
         GuestOp::Write(at(1, 1)),             // the same block (or the next)
         GuestOp::Write(at(block, block)),     // a whole block of the same chunk
@@ -269,11 +269,8 @@ pub fn alphabet(setup: &Setup) -> Vec<GuestOp> {
         GuestOp::Checkpoint(None),
         GuestOp::Reopen,
         GuestOp::Kill,
-    ];
-    if setup.fua != 0 {
-        steps.push(GuestOp::WriteFua(at(chunk + 1, 1)));
-    }
-    steps
+        GuestOp::WriteFua(at(chunk + 1, 1)),
+    ]
 }
 
 /// Calls `visit` with every sequence of 1 to `length_max` steps, shorter ones first.
