@@ -87,15 +87,18 @@ impl<S: Stores> Closing<S> {
             return Poll::Pending;
         }
         match self.phase {
+            Phase::Draining if disk.options.read_only => {
+                self.phase = Phase::Ended;
+                Poll::Ready(())
+            }
             Phase::Draining | Phase::Committing => {
                 let unsaved = disk.map.pending.dirty_count() != 0 || disk.journal.grown_to != 0;
-                if unsaved {
+                // The headers' flush covers the metadata device only, so a data device of its own
+                // needs one more, which a commit brings even if it maps nothing.
+                if unsaved || (self.phase == Phase::Draining && !S::SHARED) {
                     self.phase = Phase::Committing;
                     disk.journal.commit_wanted = true;
                     disk.work.insert(Work::RETRY);
-                } else if disk.options.read_only {
-                    self.phase = Phase::Ended;
-                    return Poll::Ready(());
                 } else {
                     self.phase = Phase::Checkpointing;
                     disk.start_checkpoint(CheckpointKind::Close);
