@@ -99,6 +99,7 @@ const fn failing(mut ground: Ground, store: u8, kind: OpKind) -> Ground {
 }
 
 /// A case as it is, without sequences.
+#[cfg(feature = "_seeded-bugs")]
 const fn exactly(line: &'static str, deviations: usize) -> Ground {
     ground(line, "", 0, deviations)
 }

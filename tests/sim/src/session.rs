@@ -6,7 +6,7 @@
 //! looking right **before** each hardening completion, before each guest write, and at the end,
 //! finds every violation that looking at every instant would find.
 //!
-//! Each outcome of a crash is a session of its own on the next [`Level`], with its own disks and
+//! Each outcome of a crash is a session of its own on the next `Level`, with its own disks and
 //! engine, while this session stays where it is. That is what makes nested crashes cheap.
 
 use core::ops::ControlFlow;

@@ -81,7 +81,6 @@ fn prepared_disks_with_a_full_journal_or_in_a_checkpoint() {
 }
 
 #[test]
-#[ignore = "known: close does not flush a data device that has nothing to map"]
 fn a_clean_close_loses_nothing_on_two_devices() {
     every_sequence("g=t0B8d;s=/w0,f", 2, 0);
 }
