@@ -117,6 +117,31 @@ fn bytes_of_a_unit_are_those_of_the_spec() {
 }
 
 #[test]
+fn flags_keep_apart_in_every_combination() {
+    for (last, earlier_unsure, index, raw) in [
+        (false, false, 0, 0),
+        (true, false, 0, 1),
+        (false, true, 0, 2),
+        (true, true, 0, 3),
+        (false, false, 1, 4),
+        (true, false, 16382, 0xFFF9),
+        (false, true, 16383, 0xFFFE),
+    ] {
+        let flags = UnitFlags {
+            last,
+            earlier_unsure,
+            index,
+        };
+        let mut unit = [0; 512];
+        UnitWriter::new(&mut unit).unwrap().seal(SEQ, 0, flags, &ID);
+        assert_eq!(u16::from_le_bytes([unit[506], unit[507]]), raw);
+        let view = read(&unit).unwrap();
+        assert_eq!(view.flags, flags);
+        assert_eq!((view.last(), view.earlier_unsure()), (last, earlier_unsure));
+    }
+}
+
+#[test]
 fn a_unit_holds_as_many_records_as_promised() {
     for (bytes, count) in [(512, 40), (1024, 82), (2048, 168), (4096, 338)] {
         assert_eq!(records_per_unit(bytes as u32), count);
