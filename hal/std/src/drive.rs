@@ -7,8 +7,8 @@
 //! 1. A wake-up is never lost: it sets a flag under a lock, and [`Driver::wait`] looks at that flag
 //!    under the same lock before it sleeps. One that arrives between a poll and the sleep therefore
 //!    ends the sleep at once.
-//! 2. A device that can not wake is polled at least every [`POLL_INTERVAL_MICROS`], so that a wrong
-//!    answer of `poll_at` costs time, not progress.
+//! 2. A device that can not wake, or that nobody attached, is polled at least every
+//!    [`POLL_INTERVAL_MICROS`], so that a wake-up which never comes costs time, not progress.
 
 use core::task::Waker;
 use core::time::Duration;
@@ -24,7 +24,7 @@ use fvd::units::Instant;
 
 use crate::arena::HeapArena;
 
-/// Longest sleep while a device that can not wake is attached, microseconds.
+/// Longest sleep while a device that can not wake is attached, or none at all, microseconds.
 pub const POLL_INTERVAL_MICROS: u64 = 1_000;
 
 const FLUSH: Head = Head {
@@ -114,8 +114,8 @@ pub struct Driver {
     clock: Clock,
     parker: Arc<Parker>,
     waker: Waker,
-    /// Whether everything attached so far can wake this driver.
-    all_wake: bool,
+    /// Whether everything attached so far can wake this driver; `None` before anything is.
+    all_wake: Option<bool>,
 }
 
 impl Default for Driver {
@@ -133,7 +133,7 @@ impl Driver {
             clock: Clock::start(),
             waker: Waker::from(Arc::clone(&parker)),
             parker,
-            all_wake: true,
+            all_wake: None,
         }
     }
 
@@ -151,15 +151,21 @@ impl Driver {
 
     /// Has `device` wake this driver. Do this before the first poll, or a wake-up may be lost.
     pub fn attach(&mut self, device: &mut dyn BlockDevice) {
-        self.all_wake &= device.set_waker(&self.waker);
+        let wakes = device.set_waker(&self.waker);
+        self.note(wakes);
     }
 
     /// Likewise for all devices of a disk.
     pub fn attach_stores<S: Stores>(&mut self, stores: &mut S) {
-        self.all_wake &= stores.set_waker(&self.waker);
+        let wakes = stores.set_waker(&self.waker);
+        self.note(wakes);
     }
 
-    /// Sleeps until a wake-up or the moment given, whichever comes first.
+    fn note(&mut self, wakes: bool) {
+        self.all_wake = Some(wakes && self.all_wake.unwrap_or(true));
+    }
+
+    /// Sleeps until a wake-up or the moment given, whichever comes first, or shorter (invariant 2).
     pub fn wait(&self, when: When) {
         let limit = match when {
             When::Now => return,
@@ -172,7 +178,7 @@ impl Driver {
             }
             When::Event => None,
         };
-        let limit = if self.all_wake {
+        let limit = if self.all_wake == Some(true) {
             limit
         } else {
             Some(limit.unwrap_or(u64::MAX).min(POLL_INTERVAL_MICROS))
@@ -247,6 +253,13 @@ mod tests {
 
     use super::*;
 
+    /// A driver of something that always wakes.
+    fn sleeper() -> Driver {
+        let mut driver = Driver::new();
+        driver.note(true);
+        driver
+    }
+
     #[test]
     fn the_clock_runs_in_microseconds() {
         let clock = Clock::start();
@@ -258,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_moment_in_the_future_is_slept_until() {
-        let driver = Driver::new();
+        let driver = sleeper();
         let until = driver.now().after_micros(3_000);
         driver.wait(When::At(until));
         assert!(driver.now() >= until);
@@ -274,14 +287,21 @@ mod tests {
 
     #[test]
     fn a_wake_up_before_the_sleep_is_not_lost() {
-        let driver = Driver::new();
+        let driver = sleeper();
         driver.waker().wake_by_ref();
         driver.wait(When::Event);
     }
 
     #[test]
-    fn a_wake_up_ends_a_sleep_without_end() {
+    fn a_driver_of_nothing_does_not_sleep_for_ever() {
         let driver = Driver::new();
+        driver.wait(When::Event);
+        assert!(driver.now().micros >= POLL_INTERVAL_MICROS);
+    }
+
+    #[test]
+    fn a_wake_up_ends_a_sleep_without_end() {
+        let driver = sleeper();
         let waker = driver.waker().clone();
         let other = thread::spawn(move || {
             thread::sleep(Duration::from_millis(5));
@@ -293,7 +313,7 @@ mod tests {
 
     #[test]
     fn one_wake_up_ends_one_sleep() {
-        let driver = Driver::new();
+        let driver = sleeper();
         driver.waker().wake_by_ref();
         driver.wait(When::Event);
         let until = driver.now().after_micros(2_000);
