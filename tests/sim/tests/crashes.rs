@@ -86,7 +86,10 @@ fn a_clean_close_loses_nothing_on_two_devices() {
 }
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "a minute when optimised: `.ci/run sim` runs it")]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "a minute when optimised: `.ci/run sim` runs it"
+)]
 fn no_ground_has_a_violation() {
     for ground in GROUNDS {
         let searched = search(ground, u64::MAX).expect("legal");

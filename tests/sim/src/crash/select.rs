@@ -1,0 +1,193 @@
+//! The walk through a space: all of it, or a selection where it is too large.
+
+use core::ops::ControlFlow;
+
+use super::{Bound, Outcome, Space, Tear, Unit};
+use crate::choices::Prng;
+use crate::sector::SECTOR;
+
+impl Space {
+    /// Outcomes in the whole product; saturates.
+    #[must_use]
+    pub fn product(&self) -> u64 {
+        let counts = self.units.iter().map(|unit| u64::from(unit.count));
+        counts.fold(1, u64::saturating_mul)
+    }
+
+    /// Units with more than one possible content.
+    #[must_use]
+    pub fn unit_count(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Calls `visit` with every outcome, or with a selection where there are too many. An outcome
+    /// may come twice; [`Space::hash`] tells.
+    pub fn visit(
+        &self,
+        bound: Bound,
+        tear: Tear,
+        visit: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut outcome = Outcome {
+            digits: vec![0; self.units.len()],
+            torn: None,
+        };
+        if self.product() <= bound.product_max {
+            loop {
+                visit(&outcome)?;
+                if !self.advance(&mut outcome.digits) {
+                    break;
+                }
+            }
+        } else {
+            self.select(bound, &mut outcome, visit)?;
+        }
+        if tear != Tear::None {
+            self.tears(tear, bound, &mut outcome, visit)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn advance(&self, digits: &mut [u16]) -> bool {
+        for (digit, unit) in digits.iter_mut().zip(&self.units) {
+            *digit += 1;
+            if *digit < unit.count {
+                return true;
+            }
+            *digit = 0;
+        }
+        false
+    }
+
+    fn set_all(&self, digits: &mut [u16], survives: impl Fn(usize, &Unit) -> bool) {
+        for (index, unit) in self.units.iter().enumerate() {
+            digits[index] = if survives(index, unit) {
+                unit.newest
+            } else {
+                0
+            };
+        }
+    }
+
+    fn select(
+        &self,
+        bound: Bound,
+        outcome: &mut Outcome,
+        visit: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        // Every prefix, in the order in which the contents reached the cache.
+        let mut events = self.events.clone();
+        events.sort_by_key(|event| event.0);
+        self.set_all(&mut outcome.digits, |_, _| false);
+        visit(outcome)?;
+        for (_, unit, digit) in events {
+            outcome.digits[unit as usize] = digit;
+            visit(outcome)?;
+        }
+        // Every single survivor, every single loss, every pair loss.
+        for one in 0..self.units.len() {
+            self.set_all(&mut outcome.digits, |index, _| index == one);
+            visit(outcome)?;
+            for other in one..self.units.len() {
+                self.set_all(&mut outcome.digits, |index, _| {
+                    index != one && index != other
+                });
+                visit(outcome)?;
+            }
+        }
+        // Every region alone, and all but it.
+        for region in 0..self.region_count() {
+            for alone in [true, false] {
+                self.set_all(&mut outcome.digits, |_, unit| {
+                    (self.region_of(unit) == region) == alone
+                });
+                visit(outcome)?;
+            }
+        }
+        let mut prng = Prng::new(bound.seed);
+        for _ in 0..bound.random_count {
+            for (digit, unit) in outcome.digits.iter_mut().zip(&self.units) {
+                *digit = prng.below(u64::from(unit.count)) as u16;
+            }
+            visit(outcome)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn region_count(&self) -> usize {
+        self.borders
+            .iter()
+            .map(|(_, borders)| borders.len() + 1)
+            .sum::<usize>()
+            .max(1)
+    }
+
+    fn region_of(&self, unit: &Unit) -> usize {
+        let mut base = 0;
+        for (device, borders) in &self.borders {
+            if *device == unit.device {
+                return base
+                    + borders
+                        .iter()
+                        .filter(|border| **border <= unit.first)
+                        .count();
+            }
+            base += borders.len() + 1;
+        }
+        base
+    }
+
+    fn is_tearable(&self, unit: &Unit, tear: Tear) -> bool {
+        let list = if tear == Tear::Cut {
+            &self.tearable
+        } else {
+            &self.expendable
+        };
+        unit.len > 0
+            && list
+                .iter()
+                .any(|(device, range)| *device == unit.device && range.contains(&unit.first))
+    }
+
+    /// Tears one unit at a time, while the others are all old, all new, or mixed at random.
+    fn tears(
+        &self,
+        tear: Tear,
+        bound: Bound,
+        outcome: &mut Outcome,
+        visit: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut prng = Prng::new(bound.seed ^ 0x7EA2);
+        for (torn, unit) in self.units.iter().enumerate() {
+            if !self.is_tearable(unit, tear) {
+                continue;
+            }
+            let words = u32::from(unit.len) * (SECTOR as u32 / 8);
+            let cuts = match tear {
+                Tear::Cut => 1..2 * words,
+                Tear::None => 0..0,
+                Tear::Unreadable | Tear::Garbage => 0..1,
+            };
+            for background in 0..3 {
+                match background {
+                    0 => self.set_all(&mut outcome.digits, |_, _| false),
+                    1 => self.set_all(&mut outcome.digits, |_, _| true),
+                    _ => {
+                        for (digit, unit) in outcome.digits.iter_mut().zip(&self.units) {
+                            *digit = prng.below(u64::from(unit.count)) as u16;
+                        }
+                    }
+                }
+                for digit in 1..unit.count {
+                    outcome.digits[torn] = digit;
+                    for cut in cuts.clone().filter(|cut| *cut != words) {
+                        outcome.torn = Some((torn as u32, cut));
+                        visit(outcome)?;
+                    }
+                }
+                outcome.torn = None;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}

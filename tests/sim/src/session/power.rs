@@ -1,0 +1,102 @@
+//! Power losses: everything that one could leave right now, and the session that follows each.
+
+use core::ops::ControlFlow;
+
+use super::{Outcomes, Session, run};
+use crate::choices::Choices;
+use crate::crash::{Outcome, Space};
+use crate::engine::Engine;
+use crate::sector::mix;
+
+impl<E: Engine> Session<'_, E> {
+    /// Looks at everything that a power loss right now could leave.
+    pub(super) fn crash_moment(&mut self) -> Outcomes {
+        let mark = Some((self.level.bus.submitted(), self.level.tightened));
+        if self.shared.preparing || self.deeper.is_empty() || self.level.looked_at == mark {
+            return Ok(());
+        }
+        self.level.looked_at = mark;
+        let moment = self.level.moment;
+        self.level.moment += 1;
+        self.shared.stats.moments += 1;
+        let mut space = core::mem::take(&mut self.level.space);
+        space.clear();
+        for device in self.level.devices.stores() {
+            device.add_to(&mut space);
+        }
+        let result = self.visit(&space, moment);
+        self.level.space = space;
+        result
+    }
+
+    pub(super) fn visit(&mut self, space: &Space, moment: u32) -> Outcomes {
+        let script = self
+            .shared
+            .script
+            .as_ref()
+            .map(|script| script.get(self.depth).cloned());
+        if let Some(wanted) = script {
+            return match wanted.flatten() {
+                Some((at, mut outcome)) if at == moment => {
+                    outcome.digits.resize(space.unit_count(), 0);
+                    self.level.bus.note(|| "  power loss".into());
+                    self.after(space, moment, &outcome)
+                }
+                _ => Ok(()),
+            };
+        }
+        let sectors = self.level.bus.sectors().clone();
+        let base = space.stable_hash(&sectors);
+        let allowed = mix(self.level.oracle.hash(), self.depth as u64);
+        let (bound, tear) = (self.shared.bound, self.shared.case.tear);
+        let mut failed = Ok(());
+        let _ = space.visit(bound, tear, &mut |outcome| {
+            self.shared.stats.outcomes += 1;
+            let mut key = mix(space.hash(base, outcome, &sectors), allowed);
+            if outcome.torn.is_some() {
+                key = mix(key, space.torn_hash(outcome, tear, &sectors));
+            }
+            if !self.shared.seen.insert(key) {
+                return ControlFlow::Continue(());
+            }
+            self.shared.stats.states += 1;
+            failed = self.after(space, moment, outcome);
+            if failed.is_err() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        failed
+    }
+
+    /// Runs the session that follows a crash with this outcome.
+    pub(super) fn after(&mut self, space: &Space, moment: u32, outcome: &Outcome) -> Outcomes {
+        let Some(next) = self.deeper.first_mut() else {
+            return Ok(());
+        };
+        let sectors = self.level.bus.sectors();
+        let stores: Vec<u8> = self
+            .level
+            .devices
+            .stores()
+            .map(|device| device.id())
+            .collect();
+        let images = &mut self.level.images;
+        images.resize_with(stores.len(), Vec::new);
+        for (image, id) in images.iter_mut().zip(stores) {
+            space.image(id, outcome, self.shared.case.tear, sectors, image);
+        }
+        next.load(images, &self.level.oracle);
+        if self.shared.script.is_none() {
+            next.choices = Choices::new();
+        }
+        run(self.deeper, self.shared, self.depth + 1).map_err(|mut failure| {
+            failure
+                .path
+                .0
+                .insert(0, (Vec::new(), Some((moment, outcome.trimmed()))));
+            failure
+        })
+    }
+}
