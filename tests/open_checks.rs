@@ -86,6 +86,26 @@ fn an_entry_above_the_zero_floor_is_damage_also_on_a_store_that_grew() {
 }
 
 #[test]
+fn a_read_only_session_writes_nothing_and_closes_cleanly() {
+    let image = full_overlay();
+    let before = image.to_vec();
+    let options = fvd::open::OpenOptions {
+        read_only: true,
+        ..common::options()
+    };
+    let stores = WithBase::new(One(Ram::new(image)), OVERLAY.base());
+    let disk = common::open(stores, options);
+    let mut disk = Blocking::new(disk, common::memory(64 << 10), common::idle())
+        .unwrap_or_else(|_| panic!("room"));
+    disk.read_at(0, &mut [0; 4096]).expect("reads");
+    disk.flush().expect("flushes");
+    assert!(!disk.device().is_poisoned());
+    let (stores, _) = common::close(disk.into_parts().0).into_parts();
+    let after = stores.0.into_memory().unwrap_or_else(|_| panic!("idle"));
+    assert!(after[..] == before[..]);
+}
+
+#[test]
 fn a_base_of_another_size_is_refused_unless_accepted() {
     let image = full_overlay();
     let base = || Ram::new(common::base_bytes(DISK_BYTES as usize / 2)).read_only();

@@ -121,7 +121,8 @@ pub enum DeviceError {
     Unsupported,
     /// The device is read-only.
     ReadOnly,
-    /// No space left; nothing was changed.
+    /// No space left. The range of a write is undefined between old and new; a refused growth
+    /// changed nothing.
     NoSpace,
     /// Cancelled before it had an effect.
     Cancelled,

@@ -114,9 +114,11 @@ impl<S: Stores> Disk<S> {
         if self.map.pending.dirty_count() > 0 && self.journal.dirty_since.is_none() {
             self.journal.dirty_since = Some(now);
         }
-        self.start_commit(now);
-        self.start_due_checkpoint();
-        self.start_due_growth();
+        if !self.options.read_only {
+            self.start_commit(now);
+            self.start_due_checkpoint();
+            self.start_due_growth();
+        }
         // Phase 5: out.
         self.unpark();
         self.notify();
