@@ -50,6 +50,21 @@ fn change_header(image: &mut [u8], change: impl FnOnce(&mut Header)) {
 }
 
 #[test]
+fn the_numbers_of_a_session_include_its_close() {
+    let stores = WithBase::new(One(OVERLAY.devices().0), OVERLAY.base());
+    let disk = common::open(stores, common::options());
+    let mut disk = Blocking::new(disk, common::memory(64 << 10), common::idle())
+        .unwrap_or_else(|_| panic!("room"));
+    disk.write_at(0, &[1; 512]).expect("writes");
+    let (disk, _) = disk.into_parts();
+    let before = disk.stats();
+    let after = fvd::blocking::close(disk, common::idle(), drop).stats;
+    assert_eq!(after.requests, 1);
+    assert_eq!(after.commits, before.commits + 1);
+    assert_eq!(after.checkpoints, before.checkpoints + 1);
+}
+
+#[test]
 fn a_finished_prefetch_releases_the_base_whatever_the_bitmap_says() {
     let image = full_overlay();
     change_header(image, |header| header.core.base_fully_prefetched = true);

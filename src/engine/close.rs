@@ -9,7 +9,7 @@ use crate::journal::CheckpointKind;
 use crate::stores::Stores;
 use crate::units::Instant;
 
-use super::{Disk, Work};
+use super::{Disk, Stats, Work};
 
 /// How far a close is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Closed<S> {
     /// Whether everything acknowledged is durable and the image clean. `Poisoned` if a metadata
     /// write or a flush failed: what was flushed before is safe, and recovery will find it.
     pub result: Result<(), DeviceError>,
+    /// What the disk did from opening to the end, the close included.
+    pub stats: Stats,
 }
 
 impl<S: Stores> Disk<S> {
@@ -139,11 +141,13 @@ impl<S: Stores> Closing<S> {
             return Err(self);
         }
         let result = self.disk.check_poison();
+        let stats = self.disk.stats;
         let (stores, memory) = self.disk.dismantle();
         Ok(Closed {
             stores,
             memory,
             result,
+            stats,
         })
     }
 }

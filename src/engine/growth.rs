@@ -3,6 +3,8 @@
 //! Extend -> flush -> record {size, floor} in a commit -> first write. The record must never name
 //! space that a crash could take away again (PROTOCOL row 22).
 
+use core::num::NonZeroU64;
+
 use crate::buffer::{Head, Op};
 use crate::device::{DeviceError, OpFlags, OpKind, Status};
 use crate::seeded::{Bug, bug};
@@ -68,6 +70,7 @@ impl<S: Stores> Disk<S> {
         let unit = header
             .core
             .grow_bytes
+            .map_or(0, NonZeroU64::get)
             .max(limits.unit_bytes)
             .max(chunk_bytes);
         let most = self.alloc.chunks_max();

@@ -1,5 +1,7 @@
 //! The fields of the 2011 header, in memory and on disk (SPEC.md §3.1).
 
+use core::num::NonZeroU64;
+
 use zerocopy::little_endian::U64;
 
 use super::error::{Field, FormatError};
@@ -83,8 +85,9 @@ pub struct Core {
     pub table: Region,
     /// `chunk_size`: bytes of an allocation chunk.
     pub chunk_bytes: u64,
-    /// `storage_grow_unit`: bytes by which a growing store is extended; 0 = it does not grow.
-    pub grow_bytes: u64,
+    /// `storage_grow_unit`: bytes by which a growing store is extended at a time. `None`, 0 on disk =
+    /// as needed. Whether a store can grow at all is for its device to say.
+    pub grow_bytes: Option<NonZeroU64>,
     /// `add_storage_cmd`: a command for the host; reported, never run.
     pub add_storage_command: Name,
     /// The journal. None only if nothing needs one.
@@ -117,7 +120,7 @@ impl Core {
         block_bytes: 0,
         table: Region::NONE,
         chunk_bytes: 0,
-        grow_bytes: 0,
+        grow_bytes: None,
         add_storage_command: Name::EMPTY,
         journal: Region::NONE,
         stable_seq: 0,
@@ -179,7 +182,7 @@ pub(super) fn read_core(raw: &RawCore, names: Names, core: &mut Core) -> Result<
     core.block_bytes = raw.block_size.get();
     core.table = region(raw.table_offset, raw.table_size);
     core.chunk_bytes = raw.chunk_size.get();
-    core.grow_bytes = raw.storage_grow_unit.get();
+    core.grow_bytes = NonZeroU64::new(raw.storage_grow_unit.get());
     names.read(
         &mut core.add_storage_command,
         &raw.add_storage_cmd,
@@ -226,7 +229,7 @@ pub(super) fn write_core(core: &Core, raw: &mut RawCore) {
     raw.table_offset = core.table.offset.into();
     raw.table_size = core.table.bytes.into();
     raw.chunk_size = core.chunk_bytes.into();
-    raw.storage_grow_unit = core.grow_bytes.into();
+    raw.storage_grow_unit = core.grow_bytes.map_or(0, NonZeroU64::get).into();
     core.add_storage_command.write(&mut raw.add_storage_cmd);
     raw.journal_offset = core.journal.offset.into();
     raw.journal_size = core.journal.bytes.into();

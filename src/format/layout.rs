@@ -9,6 +9,7 @@
 //! be met. Readers do not depend on this order (SPEC.md §2).
 
 use core::fmt;
+use core::num::NonZeroU64;
 
 use super::common::CopySettings;
 use super::error::FormatError;
@@ -88,8 +89,8 @@ pub struct CreateParams {
     pub atomic_unit: u32,
     /// What holds the chunks.
     pub store: StoreChoice,
-    /// Bytes by which a growing store is extended; 0 = by what is needed.
-    pub grow_bytes: u64,
+    /// Bytes by which a growing store is extended at a time; `None` = as needed.
+    pub grow_bytes: Option<NonZeroU64>,
     /// Whether chunks live on a device of their own.
     pub external_data: bool,
     /// A label for that device; never opened.
@@ -120,7 +121,7 @@ impl CreateParams {
             journal: JournalChoice::Auto,
             atomic_unit: 512,
             store: StoreChoice::Growing,
-            grow_bytes: 0,
+            grow_bytes: None,
             external_data: false,
             data_file: Name::EMPTY,
             data_file_format: FormatName::EMPTY,

@@ -3,6 +3,8 @@
 //! One function per group of fields, in the order of SPEC.md. Each names the field it refuses and
 //! the value found there. What depends on the size of a device is in `regions.rs`.
 
+use core::num::NonZeroU64;
+
 use super::common::Core;
 use super::error::{Field, FormatError};
 use super::feature::Features;
@@ -88,11 +90,9 @@ pub(super) fn check_sizes(core: &Core) -> Result<Shape, FormatError> {
     if !core.base_bytes.is_multiple_of(SECTOR_BYTES) || core.base_bytes >= OFFSET_LIMIT {
         return Err(FormatError::corrupt(Field::BaseImageSize, core.base_bytes));
     }
-    if !core.grow_bytes.is_multiple_of(chunk) || core.grow_bytes >= OFFSET_LIMIT {
-        return Err(FormatError::corrupt(
-            Field::StorageGrowUnit,
-            core.grow_bytes,
-        ));
+    let grow_bytes = core.grow_bytes.map_or(0, NonZeroU64::get);
+    if !grow_bytes.is_multiple_of(chunk) || grow_bytes >= OFFSET_LIMIT {
+        return Err(FormatError::corrupt(Field::StorageGrowUnit, grow_bytes));
     }
     Ok(shape)
 }

@@ -278,9 +278,11 @@ pub(crate) fn close<S: Stores>(disk: Disk<S>) -> S {
         stores,
         memory,
         result,
+        stats,
     } = blocking::close(disk, idle(), drop);
     result.expect("a clean close");
     assert!(memory.is_some(), "the arena came back");
+    assert_eq!(stats.protocol_errors, 0);
     stores
 }
 

@@ -5,6 +5,7 @@
 use crate::arch::time;
 use crate::platform::dma::KernelHal;
 use crate::platform::{BlockDevices, memory};
+use fvd::Stats;
 use fvd::blocking::{self, Blocking};
 use fvd::device::{BlockDevice, Counting, Counts, When};
 use fvd::open::OpenOptions;
@@ -100,7 +101,7 @@ pub(crate) fn waiting(disk: Disk<'_>) -> WaitingDisk<'_> {
     }
 }
 
-/// Closes the disk.
+/// Closes the disk and prints what it did.
 ///
 /// # Panics
 ///
@@ -114,6 +115,7 @@ pub(crate) fn close(disk: Disk<'_>) {
         closed.memory.is_some(),
         "a device kept memory that it had been lent"
     );
+    print_stats(&closed.stats);
 }
 
 /// Prints what was asked of a device, and checks that it was done.
@@ -149,9 +151,7 @@ pub(crate) fn print_counts(name: &str, device: &Device) {
     );
 }
 
-/// Prints what the disk did.
-pub(crate) fn print_stats(disk: &Disk<'_>) {
-    let stats = disk.stats();
+fn print_stats(stats: &Stats) {
     println!(
         "disk: {} requests, {} of them one device operation each, {} parts of others",
         stats.requests, stats.forwarded, stats.parts

@@ -81,7 +81,6 @@ fn work() {
         panic!("cannot flush: {error}");
     }
     let (disk, _memory) = disk.into_parts();
-    disk::print_stats(&disk);
     disk::close(disk);
     println!(
         "flushed and closed in {} us",

@@ -1,5 +1,7 @@
 //! Where `create` puts things, and what it refuses.
 
+use core::num::NonZeroU64;
+
 use super::*;
 use crate::format::layout::{JOURNAL_DEFAULT_MAX, JOURNAL_DEFAULT_MIN};
 
@@ -195,7 +197,7 @@ fn rules_of_the_format_hold_for_wishes_too() {
     );
     assert_eq!(field(|params| params.atomic_unit = 0), Field::AtomicUnit);
     assert_eq!(
-        field(|params| params.grow_bytes = 1),
+        field(|params| params.grow_bytes = NonZeroU64::new(1)),
         Field::StorageGrowUnit
     );
     assert_eq!(

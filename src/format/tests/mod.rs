@@ -26,6 +26,7 @@ mod rules;
 mod slots;
 mod spec;
 
+use core::num::NonZeroU64;
 use std::string::ToString;
 use std::vec::Vec;
 
@@ -47,7 +48,7 @@ fn full_params() -> CreateParams {
         store: StoreChoice::FixedZeroed {
             device_bytes: 9 * MIB,
         },
-        grow_bytes: 2 * MIB,
+        grow_bytes: NonZeroU64::new(2 * MIB),
         ..CreateParams::new(10 * MIB, ID)
     }
 }

@@ -1,6 +1,7 @@
 //! `fvd` as the engine under test. Everything that this crate knows of its interface is here.
 
 use core::mem::MaybeUninit;
+use core::num::NonZeroU64;
 use core::task::Poll;
 
 use fvd::buffer::Op;
@@ -59,7 +60,7 @@ fn params(setup: &Setup, device_bytes: u64) -> CreateParams {
         (0, _) => StoreChoice::FixedUsed { device_bytes },
         _ => StoreChoice::Growing,
     };
-    params.grow_bytes = u64::from(setup.growing) * 2 * params.chunk_bytes;
+    params.grow_bytes = NonZeroU64::new(u64::from(setup.growing) * 2 * params.chunk_bytes);
     params.external_data = setup.two_devices != 0;
     params
 }

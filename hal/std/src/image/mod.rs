@@ -239,8 +239,8 @@ pub fn file_options(header: &Header, access: Access) -> FileOptions {
 /// flushes, is rare, and so small that the file is not much longer than its content.
 fn grow_unit(header: &Header) -> u64 {
     match header.core.grow_bytes {
-        0 => (header.core.virtual_bytes / 16).clamp(4 << 20, 256 << 20) & !((1 << 20) - 1),
-        bytes => bytes,
+        Some(bytes) => bytes.get(),
+        None => (header.core.virtual_bytes / 16).clamp(4 << 20, 256 << 20) & !((1 << 20) - 1),
     }
 }
 

@@ -4,6 +4,7 @@
 //! moment, so it also works beside a session that writes to the image.
 
 use core::fmt;
+use core::num::NonZeroU64;
 
 use fvd::format::{Header, MetadataBytes, Text};
 use fvd_std::drive::Driver;
@@ -129,7 +130,7 @@ impl Info {
             file_size: found.file_bytes,
             host_bytes: found.host_bytes,
             snapshots: Vec::new(),
-            grow_unit: core.grow_bytes,
+            grow_unit: core.grow_bytes.map_or(0, NonZeroU64::get),
             journal_unit: header.atomic_unit,
             copy_on_read: core.copy.copy_on_read,
             prefetch_delay: (delay >= 0).then_some(delay),

@@ -4,6 +4,7 @@
 //! 1. Nothing under the names of image and data file changes before [`NewImage::publish`].
 //! 2. A new image on a block device that is not published is made unreadable again.
 
+use core::num::NonZeroU64;
 use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -178,7 +179,7 @@ fn params(wanted: &Wanted) -> Result<CreateParams, Failure> {
         JournalSize::None => JournalChoice::None,
         JournalSize::Bytes(bytes) => JournalChoice::Bytes(bytes),
     };
-    params.grow_bytes = shape.grow_unit.unwrap_or(0);
+    params.grow_bytes = shape.grow_unit.and_then(NonZeroU64::new);
     params.copy.copy_on_read = shape.copy_on_read;
     if let Some(delay) = shape.prefetch_delay {
         params.copy.prefetch_start_delay_s = i64::from(delay);
