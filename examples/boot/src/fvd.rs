@@ -2,7 +2,6 @@
 
 use crate::base::{Base, DISK_BYTES};
 use std::ffi::OsStr;
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,12 +27,12 @@ impl Fvd {
             "raw".as_ref(),
             "--table".as_ref(),
             table.as_ref(),
+            // A virtio disk cannot grow: what the file has when the machine starts is all there is.
+            "--store-size".as_ref(),
+            "whole".as_ref(),
             image.as_os_str(),
             DISK_BYTES.to_string().as_ref(),
         ])?;
-        if table == "on" {
-            add_room(image)?;
-        }
         if self.verbose {
             self.run(["info".as_ref(), image.as_os_str()])?;
         }
@@ -99,19 +98,4 @@ impl Fvd {
             text.trim_end()
         ))
     }
-}
-
-/// Makes an image file long enough for all that the guest can write.
-///
-/// A new image with a table is a short file that grows. A virtio disk cannot: what the file has when
-/// the machine starts is all there is. So it gets its space in advance, as on a block device; holes
-/// cost nothing. fvd takes over what it finds beyond the size it knows, and trusts none of it to be
-/// zero.
-fn add_room(image: &Path) -> Result<(), String> {
-    let extended = (|| {
-        let file = OpenOptions::new().write(true).open(image)?;
-        let bytes = file.metadata()?.len() + DISK_BYTES as u64;
-        file.set_len(bytes)
-    })();
-    extended.map_err(|error| format!("cannot extend {}: {error}", image.display()))
 }

@@ -25,6 +25,20 @@ pub fn metadata_bytes(header: &Header) -> u64 {
     ends.fold(HEADER_BYTES, u64::max)
 }
 
+/// Bytes of a store that can hold every chunk of the disk, from the start of its device.
+#[must_use]
+pub fn whole_store_bytes(header: &Header) -> u64 {
+    let core = &header.core;
+    let chunks = core.virtual_bytes.div_ceil(core.chunk_bytes);
+    let content = if header.has_table() {
+        chunks.saturating_mul(core.chunk_bytes)
+    } else {
+        // The last chunk may be cut short.
+        core.virtual_bytes
+    };
+    core.data_offset.saturating_add(content)
+}
+
 /// Writes the image that `header` describes to its metadata device. `zeroed` promises that the device
 /// reads zeros everywhere.
 ///

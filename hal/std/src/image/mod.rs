@@ -32,7 +32,7 @@ use fvd::stores::{One, Two};
 use fvd::units::Instant;
 
 pub use base::Base;
-pub use create::{create, metadata_bytes};
+pub use create::{create, metadata_bytes, whole_store_bytes};
 pub use error::{ImageError, Part};
 pub use header::{HeaderFile, read_header};
 pub use parts::{BaseFormat, Parts};

@@ -87,6 +87,14 @@ pub(crate) struct ShapeArgs {
     /// Step by which a growing image grows: a multiple of the chunk size
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     pub(crate) grow_unit: Option<u64>,
+    /// Make the file that holds the data this long, so that it serves as a disk that cannot grow:
+    /// SIZE, or `whole` = as long as the whole disk can need
+    #[arg(long, value_name = "SIZE", value_parser = parse_store)]
+    pub(crate) store_size: Option<StoreSize>,
+    /// Space that the file with the data takes now: none, reserved, or reserved and written. More
+    /// than none makes it `whole` unless --store-size says less. Metadata always have theirs
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    pub(crate) preallocation: Preallocation,
     /// Save what the guest reads from the base
     #[arg(long)]
     pub(crate) copy_on_read: bool,
@@ -223,6 +231,31 @@ pub(crate) enum JournalSize {
     Bytes(u64),
 }
 
+/// How long the file with the data shall be from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreSize {
+    /// As long as the whole disk can need.
+    Whole,
+    Bytes(u64),
+}
+
+fn parse_store(text: &str) -> Result<StoreSize, String> {
+    match text {
+        "whole" => Ok(StoreSize::Whole),
+        _ => size::parse(text).map(StoreSize::Bytes),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preallocation {
+    /// Data take their space when they are written
+    Off,
+    /// Reserved by the file system, without writing
+    Falloc,
+    /// Written with zeros
+    Full,
+}
+
 fn parse_journal(text: &str) -> Result<JournalSize, String> {
     match text {
         "auto" => Ok(JournalSize::Auto),
@@ -268,6 +301,11 @@ fn check(verb: &Verb) -> Result<(), Failure> {
             let only_fvd = [
                 ("--target-base", args.target_base.is_some()),
                 ("--target-data-file", args.target_data_file.is_some()),
+                ("--store-size", args.shape.store_size.is_some()),
+                (
+                    "--preallocation",
+                    args.shape.preallocation != Preallocation::Off,
+                ),
             ];
             match only_fvd.into_iter().find(|(_, given)| *given) {
                 Some((option, _)) => usage(format!("{option} needs an fvd DST (-O fvd)")),
@@ -354,6 +392,10 @@ mod tests {
             "convert -f qcow2 src dst",
             "create --dialect reference disk.fvd 1G",
             "create --prefetch-delay -1 --base b disk.fvd",
+            "create --preallocation metadata disk.fvd 1G",
+            "create --store-size all disk.fvd 1G",
+            "convert -O raw --preallocation full src dst",
+            "convert -O raw --store-size whole src dst",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

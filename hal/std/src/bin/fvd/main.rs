@@ -21,6 +21,7 @@ mod new_image;
 mod output;
 mod parts;
 mod progress;
+mod room;
 mod size;
 
 use std::process::ExitCode;

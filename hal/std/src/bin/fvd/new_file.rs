@@ -6,9 +6,10 @@
 //!    only a crash can: one hidden file that ends in `.part`.
 //! 3. An old file is replaced only while nobody else has it open as an image.
 
+use core::ops::Range;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -16,6 +17,10 @@ use fvd_std::file::{self, FileDevice, FileOptions, OpenError};
 
 use crate::failure::{Doing, Failure};
 use crate::output::Shown;
+use crate::progress::Progress;
+
+/// Zeros written at once, bytes.
+const ZEROS_BYTES: usize = 1 << 20;
 
 /// Where a new image goes.
 pub(crate) enum Place {
@@ -114,6 +119,21 @@ impl NewFile {
     /// Takes space for the first `bytes` of the file.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), Failure> {
         file::reserve(&self.file, bytes).doing(|| cannot_create(&self.path))
+    }
+
+    /// Writes zeros, so that the space is taken on every file system.
+    pub(crate) fn write_zeros(&self, range: Range<u64>) -> Result<(), Failure> {
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut progress = Progress::new("preallocating", range.end - range.start);
+        let mut at = range.start;
+        while at < range.end {
+            let step = (range.end - at).min(ZEROS_BYTES as u64);
+            let written = self.file.write_all_at(&zeros[..step as usize], at);
+            written.doing(|| cannot_create(&self.path))?;
+            at += step;
+            progress.at(at - range.start);
+        }
+        Ok(())
     }
 
     fn create(path: &Path, old: Option<File>) -> Result<NewFile, Failure> {

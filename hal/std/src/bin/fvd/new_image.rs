@@ -11,10 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use fvd::device::{BlockDevice, Geometry};
-use fvd::format::{
-    BaseParams, CreateParams, HEADER_BYTES, Header, ImageId, JournalChoice, LayoutError,
-    StoreChoice, Text, plan_layout,
-};
+use fvd::format::{BaseParams, CreateParams, HEADER_BYTES, Header, ImageId, JournalChoice, Text};
 use fvd_std::drive::Driver;
 use fvd_std::file::FileOptions;
 use fvd_std::image::{self, Access, Base, BaseFormat, Devices, Image};
@@ -24,6 +21,7 @@ use crate::failure::{Doing, Failure};
 use crate::new_file::Place;
 use crate::output::{self, Shown};
 use crate::parts;
+use crate::room;
 
 /// What the new image shall be.
 pub(crate) struct Wanted<'a> {
@@ -72,25 +70,17 @@ impl NewImage {
             .data_file
             .map(|path| Place::choose(path, wanted.force))
             .transpose()?;
-        let store = data.as_ref().unwrap_or(&place);
+        let cannot = || format!("cannot create {}", Shown(wanted.image));
         // One after the other: each locks what it looks at.
         let atomic_unit = geometry(&place)?.atomic_write_bytes;
-        let store = match store {
-            Place::File(_) => StoreChoice::Growing,
-            Place::Device(_) => {
-                let device_bytes = geometry(store)?.capacity_bytes;
-                StoreChoice::FixedUsed { device_bytes }
-            }
-        };
         let params = CreateParams {
             atomic_unit,
-            store,
             ..params(wanted)?
         };
-        let cannot = || format!("cannot create {}", Shown(wanted.image));
-        let header = plan_layout(&params).map_err(|error| refusal(wanted, &error))?;
+        let store = data.as_ref().unwrap_or(&place);
+        let header = room::plan(wanted.image, store, wanted.shape, &params)?;
         let zeroed = matches!(place, Place::File(_));
-        reserve(&place, &data, &header)?;
+        room::reserve(&place, data.as_ref(), &header, wanted.shape.preallocation)?;
         let device = place.open(&FileOptions::default())?;
         image::create(driver, device, header, zeroed).doing(cannot)?;
         Ok(NewImage {
@@ -230,32 +220,4 @@ fn geometry(place: &Place) -> Result<Geometry, Failure> {
     place
         .open(&FileOptions::default())
         .map(|device| device.geometry())
-}
-
-/// Makes new files as long as the header says. Metadata take their space now, so that a file system
-/// that runs full can refuse new data, but never a change to what is there; data take it later.
-fn reserve(place: &Place, data: &Option<Place>, header: &Header) -> Result<(), Failure> {
-    let metadata_bytes = image::metadata_bytes(header);
-    if let Place::File(file) = place {
-        let own = if data.is_some() {
-            0
-        } else {
-            header.store_bytes
-        };
-        file.set_len(metadata_bytes.max(own))?;
-        file.reserve(metadata_bytes)?;
-    }
-    if let Some(Place::File(file)) = data {
-        file.set_len(header.store_bytes)?;
-    }
-    Ok(())
-}
-
-/// Sizes that the format can not hold are wrong usage; a device that is too small is a failure.
-fn refusal(wanted: &Wanted, error: &LayoutError) -> Failure {
-    let text = format!("cannot create {}: {error}", Shown(wanted.image));
-    match error {
-        LayoutError::DeviceTooSmall(_) => Failure::Failed(text),
-        _ => Failure::Usage(text),
-    }
 }
