@@ -196,6 +196,16 @@ impl<S: Stores> Disk<S> {
         }
     }
 
+    /// What a request is answered that ended with `result`. Law 5 of the journal holds for those in
+    /// flight too: a flush that ran beside a failed one says nothing about what that one lost.
+    #[inline]
+    fn answer(&self, kind: OpKind, result: Result<(), DeviceError>) -> Result<(), DeviceError> {
+        if kind == OpKind::Read || result.is_err() {
+            return result;
+        }
+        self.check_poison()
+    }
+
     /// Ends a request: its op goes to the caller, its slot is free.
     pub(super) fn finish(&mut self, index: u16, result: Result<(), DeviceError>) -> Step {
         self.set_exclusive(index, false);
@@ -211,6 +221,7 @@ impl<S: Stores> Disk<S> {
             Held::Lent(lent) => lent.try_whole().ok(),
             Held::Out => None,
         };
+        let result = self.answer(head.kind, result);
         match op {
             Some(op) => self.done.push_back(restored(op, head, result)),
             // A layer kept a part of the guest's memory: leak it rather than hand it out early.
@@ -321,6 +332,7 @@ impl<S: Stores> Disk<S> {
                 if head.kind == OpKind::Flush && result.is_err() {
                     self.poison();
                 }
+                let result = self.answer(head.kind, result);
                 Some(restored(op, head, result))
             }
             _ if matches!(slot.held, Held::Out) => {

@@ -425,6 +425,10 @@ impl<S: Stores> Disk<S> {
         };
         journal.checkpoint.in_flight = false;
         if result != Status::Done || !home {
+            let recovering = matches!(journal.checkpoint.kind, CheckpointKind::Recovery { .. });
+            if let (true, Status::Failed(error)) = (recovering, result) {
+                self.open_op.fail(error);
+            }
             return self.poison();
         }
         self.work.insert(Work::READY);

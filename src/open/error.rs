@@ -25,13 +25,14 @@ pub enum GeometryProblem {
     ReadOnly,
 }
 
-/// Why an image can not be opened. Nothing was written.
+/// Why an image can not be opened. Nothing was written, except after [`OpenError::Device`] on a
+/// writable image: the device may have failed while recovery wrote, and the next open recovers anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The image is damaged, of another dialect, or beyond a limit.
     Format(FormatError),
-    /// A device failed while the image was read.
+    /// A device failed while the image was read, or while recovery wrote.
     Device {
         /// Which one.
         role: Role,

@@ -51,6 +51,11 @@ impl OpenOp {
         in_flight: false,
         failed: None,
     };
+
+    /// Ends the opening with an error of the metadata device.
+    pub(crate) fn fail(&mut self, error: DeviceError) {
+        self.failed = Some(error);
+    }
 }
 
 /// What is being opened, or what is left where that can not even begin.

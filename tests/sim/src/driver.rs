@@ -100,6 +100,7 @@ struct Machine<S: Stores> {
     session: Session<S>,
     options: OpenOptions,
     memory: Option<Memory>,
+    lost: Option<&'static str>,
 }
 
 impl<S: Stores> Machine<S> {
@@ -108,7 +109,14 @@ impl<S: Stores> Machine<S> {
             session: Session::Ended,
             options: options(setup),
             memory: None,
+            lost: None,
         }
+    }
+
+    /// Takes the memory of a session that ended.
+    fn keep(&mut self, memory: Option<Memory>, what: &'static str) {
+        self.lost = self.lost.or(memory.is_none().then_some(what));
+        self.memory = memory;
     }
 
     fn open(&mut self, stores: S) {
@@ -176,7 +184,7 @@ impl<S: Stores> Machine<S> {
                     None
                 }
                 Err(failure) => {
-                    self.memory = failure.memory;
+                    self.keep(failure.memory, "the memory of a failed probe");
                     failed(&failure.error)
                 }
             },
@@ -186,13 +194,13 @@ impl<S: Stores> Machine<S> {
                     Some(Event::Opened)
                 }
                 Err(failure) => {
-                    self.memory = failure.memory;
+                    self.keep(failure.memory, "the memory of a failed open");
                     failed(&failure.error)
                 }
             },
             Session::Closing(closing) => match closing.finish() {
                 Ok(closed) => {
-                    self.memory = closed.memory;
+                    self.keep(closed.memory, "the memory of a closed disk");
                     match closed.result {
                         Ok(()) => Some(Event::Closed),
                         Err(error) => Some(Event::Failed(format!("closing: {error}"))),
@@ -245,10 +253,11 @@ impl<S: Stores> Machine<S> {
                 home(op);
             }
             if ready {
-                self.memory = closing.finish().ok().and_then(|closed| closed.memory);
-                return;
+                let memory = closing.finish().ok().and_then(|closed| closed.memory);
+                return self.keep(memory, "the memory of an abandoned disk");
             }
         }
+        self.lost = Some("a disk that never ended");
     }
 }
 
@@ -393,6 +402,10 @@ impl Engine for Fvd {
 
     fn abandon(&mut self, home: &mut dyn FnMut(Op)) {
         each!(&mut self.kind, machine => machine.abandon(home));
+    }
+
+    fn lost(&mut self) -> Option<String> {
+        each!(&mut self.kind, machine => machine.lost.take()).map(str::to_owned)
     }
 }
 

@@ -194,6 +194,11 @@ pub trait Engine {
     /// Ends the session at once and hands back the requests that the engine still holds. The devices
     /// have been severed and have returned every op.
     fn abandon(&mut self, home: &mut dyn FnMut(Op));
+
+    /// What of its memory the engine could not get back when sessions ended, since the last call.
+    fn lost(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Memory for an arena, filled with a pattern that gives itself away if it reaches a device. Leaked:

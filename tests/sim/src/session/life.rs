@@ -13,6 +13,7 @@ impl<E: Engine> Session<'_, E> {
         level.failed = false;
         level.engine.open(&level.devices);
         self.drive(|level| level.opened)?;
+        self.check_lost()?;
         if self.level.failed {
             return self.open_without_fault();
         }
@@ -55,6 +56,7 @@ impl<E: Engine> Session<'_, E> {
         let ticket = self.level.oracle.begin(What::Flush, 0, 0);
         self.level.engine.close();
         self.drive(|level| level.closed)?;
+        self.check_lost()?;
         if self.level.failed {
             self.level.oracle.end(ticket, false);
             return self.open_without_fault();
@@ -114,6 +116,14 @@ impl<E: Engine> Session<'_, E> {
         if level.client.in_flight() > 0 {
             return Err(broken("R14", "an abandoned disk keeps requests for ever"));
         }
-        Ok(())
+        self.check_lost()
+    }
+
+    /// Whatever a session borrowed comes back when it ends, however it ends.
+    fn check_lost(&mut self) -> Outcomes {
+        match self.level.engine.lost() {
+            Some(what) => Err(broken("R14", format!("lost: {what}"))),
+            None => Ok(()),
+        }
     }
 }

@@ -1,0 +1,91 @@
+//! Opening on a store that fails: a typed error, everything back, and nothing lost.
+
+use crate::rig::{LOSSES, Loss, Rig};
+
+/// The stores' contents.
+fn images(rig: &Rig) -> Vec<Vec<fvd_sim::sector::SectorId>> {
+    rig.devices.images()
+}
+
+/// Lets each operation of one kind that opening does fail in turn. `prepare` leaves an image to open,
+/// `rule` says how it fails. Returns how many there were.
+fn each_operation(rig: &mut Rig, prepare: &dyn Fn(&mut Rig), kind: char, rule: &str) -> u32 {
+    for index in 0.. {
+        for loss in LOSSES {
+            rig.renew();
+            prepare(rig);
+            let before = images(rig);
+            let fault = format!("0{kind}{index}{rule}");
+            rig.fault(&fault);
+            let opened = rig.open();
+            if !rig.struck() {
+                opened.expect("nothing failed");
+                rig.heal();
+                rig.contents();
+                return index;
+            }
+            let why = opened.expect_err("opening hides a failure");
+            assert_eq!(
+                why, "the metadata device failed: input/output error",
+                "{fault}"
+            );
+            let only_read = kind == 'r' || (kind == 'f' && index == 0);
+            assert!(!only_read || images(rig) == before, "{fault}, and written");
+            rig.restart_devices(loss);
+            rig.recover();
+            rig.done("w0,w4,w8,f");
+            rig.close().expect("a sound disk");
+            if only_read {
+                break;
+            }
+        }
+    }
+    unreachable!("an opening has an end")
+}
+
+/// How the session before ended: closed, or not.
+const ENDS: [Option<Loss>; 4] = [
+    None,
+    Some(Loss::AllLost),
+    Some(Loss::AllKept),
+    Some(Loss::Process),
+];
+
+fn each_fault_of_opening(setup: &str) {
+    let mut rig = Rig::new(setup);
+    for end in ENDS {
+        let prepare = |rig: &mut Rig| {
+            rig.done("w0,f,w3+2,f,w8");
+            match end {
+                None => rig.close().expect("a sound disk"),
+                Some(loss) => rig.die(loss),
+            }
+        };
+        // Header slots in one read, then what there is of table, bitmap, checksums, journal; the
+        // header at least; a flush first and one after the header.
+        for (kind, least, rules) in [
+            ('r', 1, &["", "!"][..]),
+            ('w', 1, &["", "!", "+", "~", "~!"]),
+            ('f', 2, &["", "!"]),
+        ] {
+            for rule in rules {
+                let count = each_operation(&mut rig, &prepare, kind, rule);
+                assert!(count >= least, "{setup} {end:?}: {count} of {kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn f19_each_operation_of_opening_fails_on_one_device() {
+    for setup in ["-", "B8", "t0", "t0B8", "j2", "u"] {
+        each_fault_of_opening(setup);
+    }
+}
+
+#[test]
+fn f19_each_operation_of_opening_fails_on_two_devices_and_on_large_sectors() {
+    for setup in ["d", "B8d", "B8g", "a8j4B8"] {
+        each_fault_of_opening(setup);
+    }
+}
