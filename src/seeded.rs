@@ -88,6 +88,32 @@ pub enum Bug {
     ChecksumsInPlace,
     /// Write-zeroes of a mapped block whose bit is clear sets the bit without writing zeros.
     ZeroBitWithoutZeros,
+    /// Eager commit for a mapping that is not exempt.
+    EagerNotExempt,
+    /// An eager unit counts as durable when its write completes.
+    EagerDurableOnCompletion,
+    /// The data write of an eager commit fails and its chunk is given back.
+    EagerFailureGivesBack,
+    /// A FUA write under an eager mapping does not wait for the flush that makes it durable.
+    EagerNotCoveredByFua,
+    /// With two devices, a guest flush does not flush the eager unit.
+    EagerFlushesDataOnly,
+    /// A unit written behind an eager one that may be lost claims that nothing before it can be.
+    EagerGapUnflagged,
+    /// A commit starts while an eager unit is in flight.
+    FlushBesideEager,
+    /// Mappings are added to a commit after its data flush.
+    SealedAfterDataFlush,
+    /// A checkpoint stages mappings whose units are written but not known durable.
+    StageSealedPages,
+    /// Beyond a gap, a later unit of a commit that began before it proves lost data.
+    GapRuleWithoutIndex,
+    /// Entry and bits of a mapping go into different units, and replay ignores where a commit ends.
+    SplitAndLastIgnored,
+    /// Entry and bits of a mapping go into different units, and recovery skips no numbers.
+    SplitAndNoBurning,
+    /// Replay goes on behind a gap.
+    ReplayPastGap,
 }
 
 impl Bug {
@@ -133,6 +159,19 @@ impl Bug {
         Bug::FuaWithoutMapping,
         Bug::ChecksumsInPlace,
         Bug::ZeroBitWithoutZeros,
+        Bug::EagerNotExempt,
+        Bug::EagerDurableOnCompletion,
+        Bug::EagerFailureGivesBack,
+        Bug::EagerNotCoveredByFua,
+        Bug::EagerFlushesDataOnly,
+        Bug::EagerGapUnflagged,
+        Bug::FlushBesideEager,
+        Bug::SealedAfterDataFlush,
+        Bug::StageSealedPages,
+        Bug::GapRuleWithoutIndex,
+        Bug::SplitAndLastIgnored,
+        Bug::SplitAndNoBurning,
+        Bug::ReplayPastGap,
     ];
 }
 

@@ -266,6 +266,120 @@ fn a_first_write_and_a_flush_cost_two_writes_and_one_sync() {
     }
 }
 
+/// What a first write costs before and with its flush: writes, bytes, flushes.
+fn write_then_flush(
+    disk: &mut Disk<One<Counting<Ram>>>,
+    driver: &mut Driver,
+    chunk: u64,
+) -> [(u64, u64, u64); 2] {
+    [OpKind::Write, OpKind::Flush].map(|kind| {
+        let (offset, len) = match kind {
+            OpKind::Write => (chunk * CHUNK_BYTES, 4096),
+            _ => (0, 0),
+        };
+        driver.one(disk, kind, offset, len);
+        let counts = disk.stores_mut().0.take();
+        (counts.writes, counts.write_bytes, counts.flushes)
+    })
+}
+
+#[test]
+fn after_two_single_writes_the_unit_goes_out_with_the_data() {
+    const UNIT: u64 = 512;
+    let setup = Setup {
+        external: false,
+        ..TABLE
+    };
+    let (metadata, _) = setup.devices();
+    let mut disk = common::open(One(Counting::new(metadata)), options());
+    disk.stores_mut().0.take();
+    let mut driver = Driver::new();
+    let ordinary = [(1, 4096, 0), (1, UNIT, 1)];
+    let eager = [(2, 4096 + UNIT, 0), (0, 0, 1)];
+    for (chunk, wanted) in [ordinary, ordinary, eager, eager].into_iter().enumerate() {
+        let found = write_then_flush(&mut disk, &mut driver, chunk as u64);
+        assert_eq!(found, wanted, "chunk {chunk}");
+    }
+    // Two new chunks before a flush: the second waits for it, and the habit is given up.
+    driver.one(&mut disk, OpKind::Write, 4 * CHUNK_BYTES, 4096);
+    assert_eq!(disk.stores_mut().0.take().writes, 2);
+    let found = write_then_flush(&mut disk, &mut driver, 5);
+    assert_eq!(found, ordinary);
+    let found = write_then_flush(&mut disk, &mut driver, 6);
+    assert_eq!(found, ordinary);
+    assert_eq!(disk.stats().eager_units, 3);
+}
+
+#[test]
+fn a_flush_after_an_eager_write_on_two_devices_flushes_both_once() {
+    let (metadata, data) = TABLE.devices();
+    let stores = Two::new(Counting::new(metadata), Counting::new(data.expect("apart")));
+    let options = OpenOptions {
+        eager_after_flushes: 0,
+        ..options()
+    };
+    let mut disk = common::open(stores, options);
+    take(&mut disk);
+    let mut driver = Driver::new();
+    driver.one(&mut disk, OpKind::Write, 0, 4096);
+    let (metadata, data) = take(&mut disk);
+    assert_eq!((metadata.writes, metadata.operations()), (1, 1));
+    assert_eq!((data.writes, data.operations()), (1, 1));
+    driver.one(&mut disk, OpKind::Flush, 0, 0);
+    let (metadata, data) = take(&mut disk);
+    assert_eq!((metadata.flushes, metadata.operations()), (1, 1));
+    assert_eq!((data.flushes, data.operations()), (1, 1));
+}
+
+#[test]
+fn an_eager_fua_write_is_two_writes_and_one_flush() {
+    let setup = Setup {
+        external: false,
+        ..TABLE
+    };
+    let options = OpenOptions {
+        eager_after_flushes: 0,
+        ..options()
+    };
+    let mut disk = common::open(One(Counting::new(setup.devices().0)), options);
+    disk.stores_mut().0.take();
+    let mut driver = Driver::new();
+    driver.start_with(&mut disk, OpKind::Write, OpFlags::FUA, 0, 4096);
+    driver.finish(&mut disk, 1);
+    let counts = disk.stores_mut().0.take();
+    assert_eq!((counts.writes, counts.flushes), (2, 1));
+}
+
+#[test]
+fn what_eager_commit_must_not_be_used_for_waits_for_the_flush() {
+    let eager = OpenOptions {
+        eager_after_flushes: 0,
+        ..options()
+    };
+    // Over a base the new mapping hides data; on a used store the chunk does not read zeros.
+    let over_base = Setup {
+        external: false,
+        ..TABLE_BASE
+    };
+    let on_used = Setup {
+        external: false,
+        used: true,
+        ..TABLE
+    };
+    for setup in [over_base, on_used] {
+        let stores = WithBase::new(One(Counting::new(setup.devices().0)), setup.base());
+        let mut disk = common::open(stores, eager);
+        let mut driver = Driver::new();
+        driver.one(&mut disk, OpKind::Write, 0, BLOCK_BYTES);
+        assert_eq!(disk.stats().journal_units, 0);
+        driver.one(&mut disk, OpKind::Flush, 0, 0);
+        assert_eq!(
+            (disk.stats().journal_units, disk.stats().eager_units),
+            (1, 0)
+        );
+    }
+}
+
 #[test]
 fn a_flush_that_exposes_base_or_reused_space_costs_two_syncs() {
     let setup = Setup {

@@ -94,7 +94,7 @@ impl<S: Stores> Closing<S> {
                 Poll::Ready(())
             }
             Phase::Draining | Phase::Committing => {
-                let unsaved = disk.map.pending.dirty_count() != 0 || disk.journal.grown_to != 0;
+                let unsaved = disk.has_unsaved() || disk.journal.grown_to != 0;
                 // The headers' flush covers the metadata device only, so a data device of its own
                 // needs one more, which a commit brings even if it maps nothing.
                 if unsaved || (self.phase == Phase::Draining && !S::SHARED) {

@@ -14,7 +14,7 @@ impl<S: Stores> Disk<S> {
     /// to be sealed, never for one that is under way: that one's data flush may have started before
     /// a write which this flush must cover (PROTOCOL rows 11 and 12).
     pub(super) fn admit_flush(&mut self, index: u16) -> Step {
-        let idle = self.journal.commit.is_idle() && self.map.pending.dirty_count() == 0;
+        let idle = self.journal.commit.is_idle() && !self.has_unsaved();
         let number = self.journal.commits_sealed + 1;
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;

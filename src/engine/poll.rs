@@ -111,7 +111,7 @@ impl<S: Stores> Disk<S> {
             self.work.insert(Work::READY);
         }
         // Phase 4: commit, checkpoint, growth.
-        if self.map.pending.dirty_count() > 0 && self.journal.dirty_since.is_none() {
+        if self.has_unsaved() && self.journal.dirty_since.is_none() {
             self.journal.dirty_since = Some(now);
         }
         if !self.options.read_only {
@@ -294,6 +294,10 @@ impl<S: Stores> Disk<S> {
                 self.on_part(tag, op);
                 None
             }
+            Purpose::Eager => {
+                self.on_eager_op(tag, op);
+                None
+            }
             Purpose::Commit => {
                 self.on_commit_op(op);
                 None
@@ -388,7 +392,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Looks at a request again, and at those that wait for op records or memory.
-    fn wake_slot(&mut self, index: u16) {
+    pub(crate) fn wake_slot(&mut self, index: u16) {
         self.ready.push(&mut self.slots, index);
         self.work.insert(Work::READY);
         if !self.waiting.is_empty() {

@@ -2,7 +2,7 @@
 
 use crate::device::{OpFlags, OpKind};
 use crate::format::table::TableEntry;
-use crate::meta::Mapping;
+use crate::meta::{Mapping, Pending};
 use crate::seeded::{Bug, bug};
 use crate::stores::Stores;
 use crate::units::{ChunkIndex, GuestOffset, StoreChunk};
@@ -18,9 +18,15 @@ impl<S: Stores> Disk<S> {
             return Step::InFlight;
         };
         let (error, head) = (slot.error, slot.head);
+        let stands = slot.unit_sent && !bug(Bug::EagerFailureGivesBack);
         self.set_exclusive(index, false);
         if let Some(error) = error {
-            self.give_back(index);
+            if stands {
+                // Recovery may find the mapping, so the chunk is taken whatever became of the data.
+                self.publish(index);
+            } else {
+                self.give_back(index);
+            }
             return self.finish(index, Err(error));
         }
         self.publish(index);
@@ -45,7 +51,9 @@ impl<S: Stores> Disk<S> {
                 .pending
                 .find(chunk.0)
                 .and_then(|at| self.map.pending.get(at));
-            entry.is_some_and(|entry| entry.dirty || entry.sealed)
+            entry.is_some_and(|entry| {
+                entry.dirty || (entry.sealed && !bug(Bug::EagerNotCoveredByFua))
+            })
         });
         let number = self.journal.commits_sealed + 1;
         let Some(slot) = self.slots.get_mut(index) else {
@@ -107,7 +115,10 @@ impl<S: Stores> Disk<S> {
     pub(super) fn change(&mut self, chunk: ChunkIndex, at: u16, old: Mapping, new: Mapping) {
         if new != old {
             self.map.set_mapping(chunk, new);
-            self.map.pending.mark_dirty(at);
+            let recorded = self.map.pending.get(at).map(Pending::recorded);
+            if recorded != Some(new) {
+                self.map.pending.mark_dirty(at);
+            }
         }
         self.map.pending.remove_if_idle(at);
     }

@@ -85,6 +85,8 @@ pub(crate) struct Slot {
     pub(crate) extent_end: u64,
     /// Copies of base data before and after the guest's bytes.
     pub(crate) scratch: [Option<Staging>; 2],
+    /// Whether the journal unit of its mapping went out with its data.
+    pub(crate) unit_sent: bool,
     /// Bit `i`: copy `i` of a write-zeroes was sent to the store.
     pub(crate) copies_sent: u8,
     /// Whether the caller asked for it to be dropped while it was queued.
@@ -125,6 +127,7 @@ impl Slot {
             extent_start: 0,
             extent_end: 0,
             scratch: [None, None],
+            unit_sent: false,
             copies_sent: 0,
             cancelled: false,
             next: next_free,
@@ -223,6 +226,7 @@ impl Slots {
         slot.outstanding = 0;
         slot.holds = 0;
         slot.to_zero = 0;
+        slot.unit_sent = false;
         slot.copies_sent = 0;
         slot.exclusive = false;
         slot.admitted = false;

@@ -22,6 +22,8 @@ pub struct Stats {
     pub strict_commits: u64,
     /// Journal units, and the writes that carried them.
     pub journal_units: u64,
+    /// First writes whose unit went out along with their data.
+    pub eager_units: u64,
     /// Writes to the journal.
     pub journal_writes: u64,
     /// Checkpoints started.

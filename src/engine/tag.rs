@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Fill(u8),
     /// Zeros from the engine's own zero memory.
     ZeroMemory,
+    /// The journal unit of a first write, sent along with its data.
+    Eager,
     /// The commit under way.
     Commit,
     /// The checkpoint under way.
@@ -87,6 +89,7 @@ impl Tag {
             Purpose::Checkpoint => 7,
             Purpose::Growth => 8,
             Purpose::Open => 9,
+            Purpose::Eager => 10,
         };
         let role = match self.role {
             Role::Metadata => 0u64,
@@ -109,6 +112,7 @@ impl Tag {
             7 => Purpose::Checkpoint,
             8 => Purpose::Growth,
             9 => Purpose::Open,
+            10 => Purpose::Eager,
             _ => return None,
         };
         let role = match (word >> 8) & 0xFF {
@@ -145,6 +149,7 @@ mod tests {
             Purpose::Checkpoint,
             Purpose::Growth,
             Purpose::Open,
+            Purpose::Eager,
         ] {
             for role in [Role::Metadata, Role::Data, Role::Base] {
                 let tag = Tag::request(purpose, role, 0xABCD, 0x1234);

@@ -64,6 +64,7 @@ impl<S: Stores> Disk<S> {
         };
         slot.extent_start = needs.extent_start;
         slot.extent_end = needs.extent_end;
+        self.try_eager(index);
         self.enter_first_write_state(index, fills, State::Writing)
     }
 

@@ -15,11 +15,9 @@
 use crate::buffer::Head;
 use crate::device::{DeviceError, OpFlags, OpKind, Status};
 use crate::engine::{Disk, Tag, Work};
-use crate::format::journal::{
-    MapRecord, StoreRecord, UnitFlags, UnitWriter, commit_units_max, slot_of, units_for,
-};
+use crate::format::journal::{StoreRecord, UnitFlags, commit_units_max, slot_of, units_for};
 use crate::format::table::TableEntry;
-use crate::meta::{NONE, Pending};
+use crate::meta::{Mapping, NONE, Pending};
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::{ChunkIndex, Instant};
@@ -70,10 +68,10 @@ impl Commit {
     }
 }
 
-/// Whether a sealed mapping may become durable before its data.
-fn is_exempt(pending: &Pending) -> bool {
+/// Whether a mapping is exempt: it may become durable as `next` before its data (law 1).
+pub(super) fn keeps_zeros(pending: &Pending, next: &Mapping) -> bool {
     let was_zero = pending.durable.entry == TableEntry::Unmapped;
-    let hides_nothing = pending.durable.bits == pending.in_commit.bits || bug(Bug::HidingBitExempt);
+    let hides_nothing = pending.durable.bits == next.bits || bug(Bug::HidingBitExempt);
     was_zero && hides_nothing && (pending.fresh || bug(Bug::AllFreeIsZero))
 }
 
@@ -81,6 +79,11 @@ impl<S: Stores> Disk<S> {
     /// Starts a commit if one is due and there is room for it.
     pub(crate) fn start_commit(&mut self, now: Instant) {
         if !self.journal.commit.is_idle() || self.journal.poisoned || !self.commit_is_due(now) {
+            return;
+        }
+        // What its last flush makes durable must not depend on when an eager unit lands.
+        let eager_in_flight = self.journal.eager.is_some_and(|eager| eager.in_flight);
+        if eager_in_flight && !bug(Bug::FlushBesideEager) {
             return;
         }
         let store = self.store_record_due();
@@ -95,6 +98,7 @@ impl<S: Stores> Disk<S> {
             return;
         }
         let strict = self.seal(most);
+        self.count_mappings(dirty.min(most), strict);
         let journal = &mut self.journal;
         journal.commits_sealed += 1;
         journal.commit_wanted = false;
@@ -112,7 +116,9 @@ impl<S: Stores> Disk<S> {
         if self.map.pending.dirty_count() == 0 {
             self.journal.dirty_since = None;
         }
-        if !self.write_units(store) {
+        // On one device the data flush of a strict commit covers an eager unit as well.
+        let earlier_unsure = self.journal.eager.is_some() && !(strict && S::SHARED);
+        if !self.write_units(store, earlier_unsure && !bug(Bug::EagerGapUnflagged)) {
             return self.poison();
         }
         self.journal.commit.units = (self.journal.next_seq - self.journal.commit.first_seq) as u32;
@@ -128,7 +134,23 @@ impl<S: Stores> Disk<S> {
         let timer = self.commit_deadline().is_some_and(|at| now >= at);
         self.journal.commit_wanted
             || pending.dirty_count() * 2 >= pending.capacity().max(1)
-            || (pending.dirty_count() > 0 && timer)
+            || (self.has_unsaved() && timer)
+    }
+
+    /// Whether a completed write has a mapping that the next flush must make durable.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        self.map.pending.dirty_count() != 0 || self.journal.eager.is_some()
+    }
+
+    /// Learns how many mappings a commit carries, its eager one included.
+    fn count_mappings(&mut self, sealed: usize, strict: bool) {
+        let journal = &mut self.journal;
+        let in_a_row = match sealed + usize::from(journal.eager.is_some()) {
+            0 => journal.single_mappings,
+            1 if !strict => journal.single_mappings.saturating_add(1),
+            _ => 0,
+        };
+        journal.single_mappings = in_a_row.min(u8::MAX - 1);
     }
 
     /// When pending mappings are committed at the latest.
@@ -183,70 +205,61 @@ impl<S: Stores> Disk<S> {
             let Some(index) = map.pending.seal_next(live) else {
                 break;
             };
-            strict |= map.pending.get(index).is_none_or(|entry| !is_exempt(entry));
+            let entry = map.pending.get(index);
+            strict |= entry.is_none_or(|entry| !keeps_zeros(entry, &live));
         }
         strict
     }
 
     /// Puts the sealed mappings into units, in commit memory.
-    fn write_units(&mut self, store: Option<StoreRecord>) -> bool {
+    fn write_units(&mut self, store: Option<StoreRecord>, earlier_unsure: bool) -> bool {
         let (map, journal) = (&self.map, &mut self.journal);
-        let unit_bytes = journal.unit_bytes as usize;
-        let (has_table, image_id) = (map.has_table, journal.header.image_id);
-        let stable = match journal.checkpoint.cut_in_progress() {
-            Some(cut) if bug(Bug::StableSeqEarly) => cut,
-            _ => journal.stable_seq,
-        };
         let mut next = map.pending.sealed_head();
         let mut store = store;
         let most = commit_units_max(journal.units, journal.unit_bytes);
+        let records_max = journal.unit_bytes;
+        let split = bug(Bug::SplitAndLastIgnored) || bug(Bug::SplitAndNoBurning);
         for unit in 0..most {
             if next == NONE && store.is_none() {
                 return true;
             }
-            let Some(bytes) = journal.page.get_mut(..unit_bytes) else {
-                return false;
-            };
-            let Some(mut writer) = UnitWriter::new(bytes) else {
-                return false;
-            };
-            if let Some(record) = store
-                && writer.push_store(&record)
-            {
-                store = None;
-            }
-            for _ in 0..unit_bytes {
-                let Some(entry) = map.pending.get(next) else {
-                    break;
-                };
-                let chunk = ChunkIndex(entry.chunk);
-                let record = MapRecord {
-                    chunk,
-                    entry: has_table.then_some(entry.in_commit.entry),
-                    bits: (map.group_len(chunk) != 0).then_some(entry.in_commit.bits),
-                };
-                if !writer.push_map(&record) {
-                    break;
+            let put = journal.put_unit(unit, |writer| {
+                if let Some(record) = store
+                    && writer.push_store(&record)
+                {
+                    store = None;
                 }
-                next = map.pending.sealed_next(next);
-            }
-            let last = next == NONE && store.is_none();
-            let flags = UnitFlags {
-                last,
-                earlier_unsure: false,
-                index: unit as u16,
-            };
-            writer.seal(journal.next_seq, stable, flags, &image_id);
-            let Some(bytes) = journal.page.get(..unit_bytes) else {
+                for _ in 0..records_max {
+                    let Some(entry) = map.pending.get(next) else {
+                        break;
+                    };
+                    let mut record = map.record(ChunkIndex(entry.chunk), entry.in_commit);
+                    if split && unit == 0 {
+                        record.bits = None;
+                    } else if split {
+                        record.entry = None;
+                    }
+                    if !writer.push_map(&record) {
+                        break;
+                    }
+                    next = map.pending.sealed_next(next);
+                }
+                if split && unit == 0 {
+                    next = map.pending.sealed_head();
+                }
+                UnitFlags {
+                    last: next == NONE && store.is_none(),
+                    earlier_unsure,
+                    index: if bug(Bug::SplitAndLastIgnored) {
+                        0
+                    } else {
+                        unit as u16
+                    },
+                }
+            });
+            if !put {
                 return false;
-            };
-            if !journal
-                .commit_memory
-                .copy_in(u64::from(unit) * unit_bytes as u64, bytes)
-            {
-                return false;
             }
-            journal.next_seq += 1;
             self.stats.journal_units += 1;
         }
         next == NONE && store.is_none()
@@ -281,6 +294,13 @@ impl<S: Stores> Disk<S> {
             match commit.phase {
                 CommitPhase::Idle => return,
                 CommitPhase::DataFlush => {
+                    if bug(Bug::SealedAfterDataFlush) && commit.strict {
+                        self.seal(self.journal.commit_records_max());
+                        self.journal.next_seq = commit.first_seq;
+                        self.write_units(commit.store, false);
+                        let units = self.journal.next_seq - commit.first_seq;
+                        self.journal.commit.units = units as u32;
+                    }
                     self.journal.commit.phase = CommitPhase::Units;
                     self.send_units();
                 }
@@ -301,7 +321,9 @@ impl<S: Stores> Disk<S> {
         if S::SHARED {
             return self.commit_flush(Role::Metadata);
         }
-        if !empty {
+        // An empty commit has nothing on the metadata device, unless an eager unit went there.
+        let eager = self.journal.eager.is_some() && !bug(Bug::EagerFlushesDataOnly);
+        if !empty || eager {
             self.commit_flush(Role::Metadata);
         }
         let data = if empty {
@@ -323,14 +345,15 @@ impl<S: Stores> Disk<S> {
                 return;
             }
             let journal = &mut self.journal;
-            let slot = slot_of(commit.first_seq + u64::from(commit.sent), journal.units);
+            let first = commit.first_seq + u64::from(commit.sent);
+            let slot = slot_of(first, journal.units);
             let run = u64::from(left).min(journal.units - slot);
             let unit_bytes = u64::from(journal.unit_bytes);
             let head = Head {
                 kind: OpKind::Write,
                 flags: OpFlags::NONE,
                 status: Status::Pending,
-                offset: journal.header.core.journal.offset + slot * unit_bytes,
+                offset: journal.unit_offset(first),
                 len: run * unit_bytes,
                 tag: Tag::commit(Role::Metadata).word(),
             };
@@ -384,6 +407,7 @@ impl<S: Stores> Disk<S> {
             self.map.mark_dirty(ChunkIndex(chunk));
             self.map.pending.remove_if_idle(index);
         }
+        self.settle_eager();
         if let Some(store) = commit.store {
             self.alloc.raise_floor(store.zero_floor_chunk);
             let chunks = self.journal.header.chunks_in(store.store_bytes);

@@ -3,27 +3,33 @@
 //! | file | job |
 //! | --- | --- |
 //! | `commit.rs` | pending mappings -> journal units -> durable; completes guest flushes |
+//! | `eager.rs` | the unit of a single first write, sent along with its data |
 //! | `checkpoint.rs` | durable mappings -> their pages in place -> header; frees journal space |
 //! | `replay.rs` | what recovery reads back from the journal |
 //!
 //! Laws that live here (docs/DESIGN.md numbers them):
 //! 1. A unit is written only after the data it exposes is durable, but for *exempt* mappings.
-//! 2. One commit at a time. A flush that arrives during one waits for the next.
+//! 2. One commit at a time, and none beside an eager unit in flight. A flush that arrives during one waits for the next.
 //! 3. Pages in place hold only values whose units are known durable.
 //! 4. Journal space is free only when a header that no longer needs it is known durable.
 //! 5. After a failed metadata write or a failed flush nothing is acknowledged any more.
 
 mod checkpoint;
 mod commit;
+mod eager;
 pub(crate) mod replay;
 
 pub(crate) use checkpoint::{Checkpoint, CheckpointKind};
 pub(crate) use commit::Commit;
+pub(crate) use eager::Eager;
 
 use crate::buffer::{Arena, OpPool, Part};
 use crate::engine::Staging;
-use crate::format::journal::{StoreRecord, commit_units_max, records_per_unit};
+use crate::format::journal::{
+    StoreRecord, UnitFlags, UnitWriter, commit_units_max, records_per_unit, slot_of,
+};
 use crate::format::{Header, PAGE_BYTES, SlotIndex};
+use crate::seeded::{Bug, bug};
 use crate::units::Instant;
 
 /// Ops that journal, checkpoint and growth can have in flight together, with room to spare: two
@@ -46,6 +52,10 @@ pub(crate) struct Journal {
     /// Units below are known durable.
     pub(crate) durable_seq: u64,
     pub(crate) commit: Commit,
+    /// The unit that went out with its data and is not known durable.
+    pub(crate) eager: Option<Eager>,
+    /// Commits in a row that carried one exempt mapping each; stays below 255, which is "never".
+    pub(crate) single_mappings: u8,
     pub(crate) checkpoint: Checkpoint,
     /// Number of the newest commit that was sealed, and of the newest that is durable.
     pub(crate) commits_sealed: u64,
@@ -117,6 +127,8 @@ impl Journal {
             stable_seq,
             durable_seq: stable_seq,
             commit: Commit::IDLE,
+            eager: None,
+            single_mappings: 0,
             checkpoint: Checkpoint::idle(header),
             commits_sealed: 0,
             commits_durable: 0,
@@ -146,13 +158,41 @@ impl Journal {
         records.saturating_sub(2) as usize
     }
 
-    /// Whether half of the journal is in use.
+    /// Whether half of the journal is in use and a checkpoint would free some of it.
     pub(crate) fn half_full(&self) -> bool {
-        self.next_seq
-            .saturating_sub(self.stable_seq)
-            .saturating_mul(2)
-            >= self.units
-            && self.units > 0
+        let used = self.next_seq.saturating_sub(self.stable_seq);
+        used.saturating_mul(2) >= self.units && self.durable_seq > self.stable_seq
+    }
+
+    /// Where on the metadata device the unit `seq` lives.
+    fn unit_offset(&self, seq: u64) -> u64 {
+        let slot = slot_of(seq, self.units);
+        self.header.core.journal.offset + slot * u64::from(self.unit_bytes)
+    }
+
+    /// Puts the next unit into commit memory, as the `index`-th there. `fill` adds its records and
+    /// says its flags. False if the memory is elsewhere.
+    fn put_unit(
+        &mut self,
+        index: u32,
+        fill: impl FnOnce(&mut UnitWriter<'_>) -> UnitFlags,
+    ) -> bool {
+        let unit_bytes = self.unit_bytes as usize;
+        let stable = match self.checkpoint.cut_in_progress() {
+            Some(cut) if bug(Bug::StableSeqEarly) => cut,
+            _ => self.stable_seq,
+        };
+        let page = self.page.get_mut(..unit_bytes);
+        let Some(mut writer) = page.and_then(UnitWriter::new) else {
+            return false;
+        };
+        let flags = fill(&mut writer);
+        writer.seal(self.next_seq, stable, flags, &self.header.image_id);
+        let at = u64::from(index) * unit_bytes as u64;
+        let bytes = self.page.get(..unit_bytes).unwrap_or(&[]);
+        let put = self.commit_memory.copy_in(at, bytes);
+        self.next_seq += 1;
+        put
     }
 
     /// Size and floor as replay must find them.

@@ -92,6 +92,9 @@ impl Replay {
             return Err(FormatError::corrupt(Field::StableSeq, view.stable_seq));
         }
         self.highest = self.highest.max(view.seq);
+        if bug(Bug::ReplayPastGap) && view.seq > self.expected {
+            (self.expected, self.gap) = (view.seq, None);
+        }
         let next = view.seq == self.expected || bug(Bug::SeqIgnored);
         if self.gap.is_some() || !next {
             self.end_run();
@@ -104,7 +107,7 @@ impl Replay {
                 u64::from(view.index()),
             ));
         }
-        let last = view.last();
+        let last = view.last() || bug(Bug::SplitAndLastIgnored);
         if !aside.copy_in(u64::from(self.aside) * u64::from(self.unit_bytes), unit) {
             return Err(FormatError::corrupt(
                 Field::UnitIndex,
@@ -128,6 +131,9 @@ impl Replay {
     /// known durable, proves that the gap swallowed a durable commit.
     fn check_beyond_gap(&self, view: &UnitView<'_>) -> Result<(), FormatError> {
         let gap = self.gap.unwrap_or(self.expected);
+        if bug(Bug::GapRuleWithoutIndex) && view.seq > gap && !view.earlier_unsure() {
+            return Err(FormatError::corrupt(Field::UnitSeq, view.seq));
+        }
         if view.seq <= gap || view.earlier_unsure() {
             return Ok(());
         }
@@ -207,7 +213,8 @@ impl Replay {
     /// # Errors
     /// `Corrupt` if the image's sequence numbers are used up.
     pub(crate) fn first_seq(&self) -> Result<u64, FormatError> {
-        if bug(Bug::NoBurning) {
+        let burns = !bug(Bug::NoBurning) && !bug(Bug::SplitAndNoBurning);
+        if !burns {
             return Ok(self.applied);
         }
         let seen = if bug(Bug::BurnReplayedOnly) {

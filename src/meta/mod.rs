@@ -20,9 +20,11 @@ pub(crate) use runs::Source;
 
 use crate::buffer::{Arena, Part};
 use crate::format::bitmap;
+use crate::format::journal::MapRecord;
 use crate::format::page::PageCounts;
 use crate::format::table::{self, TableEntry};
 use crate::format::{Header, PAGE_BYTES};
+use crate::seeded::{Bug, bug};
 use crate::units::{ChunkIndex, Shape, StoreChunk};
 
 /// Table entry and base-bitmap bits of one chunk.
@@ -175,6 +177,15 @@ impl Map {
         }
     }
 
+    /// The journal record that says `value` of a chunk.
+    pub(crate) fn record(&self, chunk: ChunkIndex, value: Mapping) -> MapRecord {
+        MapRecord {
+            chunk,
+            entry: self.has_table.then_some(value.entry),
+            bits: (self.group_len(chunk) != 0).then_some(value.bits),
+        }
+    }
+
     /// Marks the pages that hold a chunk's mapping as changed by a durable record.
     pub(crate) fn mark_dirty(&mut self, chunk: ChunkIndex) {
         if self.has_table {
@@ -212,16 +223,21 @@ impl Map {
         let table_pages = self.counts.table_pages;
         for pending in self.pending.iter() {
             let chunk = ChunkIndex(pending.chunk);
+            let durable = if bug(Bug::StageSealedPages) {
+                pending.recorded()
+            } else {
+                pending.durable
+            };
             if number < table_pages {
                 if chunk.0 / table::ENTRIES_PER_PAGE == number {
                     let within = ChunkIndex(chunk.0 % table::ENTRIES_PER_PAGE);
-                    let _ = table::write_entry(target, within, pending.durable.entry);
+                    let _ = table::write_entry(target, within, durable.entry);
                 }
             } else {
                 let first = self.shape.first_block(chunk).0;
                 let len = self.group_len(chunk);
                 if len != 0 && first >> 15 == u64::from(number - table_pages) {
-                    bitmap::write_group(target, first & 0x7FFF, len, pending.durable.bits);
+                    bitmap::write_group(target, first & 0x7FFF, len, durable.bits);
                 }
             }
         }

@@ -3,8 +3,9 @@
 //! An entry lives from the first reservation or change of a chunk until its live value is durable
 //! and no request holds it. Invariants:
 //! 1. An entry is in the dirty list iff its live value differs from what was last sealed or durable
-//!    (`dirty`), and in the sealed list iff its record is in the commit under way (`sealed`).
-//! 2. `durable` changes only when a commit is known durable.
+//!    (`dirty`), and in the sealed list iff its record is in the commit under way. It is `sealed`
+//!    while any record of it is on its way: there, or in an eager unit.
+//! 2. `durable` changes only when a unit is known durable.
 
 use crate::buffer::{Arena, Part};
 
@@ -22,7 +23,7 @@ pub(crate) struct Pending {
     pub(crate) reserved: u32,
     /// The value that recovery would find now.
     pub(crate) durable: Mapping,
-    /// The value in the commit under way; meaningful while `sealed`.
+    /// The value in the newest unit that is on its way; meaningful while `sealed`.
     pub(crate) in_commit: Mapping,
     /// Requests that write under this mapping and have not ended.
     pub(crate) holders: u16,
@@ -34,6 +35,17 @@ pub(crate) struct Pending {
     next_in_bucket: u16,
     next_dirty: u16,
     next_sealed: u16,
+}
+
+impl Pending {
+    /// The value that recovery would find if everything on its way were durable.
+    pub(crate) fn recorded(&self) -> Mapping {
+        if self.sealed {
+            self.in_commit
+        } else {
+            self.durable
+        }
+    }
 }
 
 const FREE: Pending = Pending {
@@ -277,13 +289,20 @@ impl PendingTable {
         self.get(index).map_or(NONE, |entry| entry.next_sealed)
     }
 
+    /// The newest record of an entry is durable.
+    pub(crate) fn settle(&mut self, index: u16) {
+        if let Some(entry) = self.get_mut(index) {
+            entry.sealed = false;
+            entry.durable = entry.in_commit;
+        }
+    }
+
     /// Takes the first entry of a commit that became durable; its sealed value is durable now.
     /// Returns its index and chunk.
     pub(crate) fn settle_next(&mut self) -> Option<(u16, u32)> {
         let index = self.sealed.head;
+        self.settle(index);
         let entry = self.get_mut(index)?;
-        entry.sealed = false;
-        entry.durable = entry.in_commit;
         let chunk = entry.chunk;
         let next = core::mem::replace(&mut entry.next_sealed, NONE);
         self.sealed.head = next;

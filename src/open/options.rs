@@ -21,6 +21,10 @@ pub struct OpenOptions {
     pub zero_memory_bytes: u32,
     /// Microseconds after which pending mappings are committed without being asked.
     pub commit_delay_micros: u64,
+    /// After how many flushes in a row that covered one new mapping each a first write sends its
+    /// journal unit along with its data, so that write and flush take one round trip less (eager
+    /// commit, docs/DESIGN.md §4). 0 = from the first write on, 255 = never.
+    pub eager_after_flushes: u8,
     /// Chunks by which the zero floor is raised ahead of need; at least 64 outside tests.
     pub floor_step_chunks: u32,
     /// Identity of the base that is given: an FVD base's image id, or 16 bytes of the user's. `None`
@@ -44,6 +48,7 @@ impl OpenOptions {
         scratch_blocks: 8,
         zero_memory_bytes: 64 << 10,
         commit_delay_micros: 5_000_000,
+        eager_after_flushes: 2,
         floor_step_chunks: 256,
         base_id: None,
         accept_base: false,

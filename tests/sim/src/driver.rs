@@ -79,6 +79,10 @@ fn options(setup: &Setup) -> OpenOptions {
         pending_max: 16 + setup.variant as u16,
         scratch_blocks: 4,
         zero_memory_bytes: 4096,
+        eager_after_flushes: setup
+            .eager
+            .checked_sub(1)
+            .map_or(u8::MAX, |count| count as u8),
         floor_step_chunks: 2 + setup.variant,
         limits: Limits::FORMAT.with_journal_units_min(2),
         ..OpenOptions::DEFAULT

@@ -128,6 +128,12 @@ pub const GROUNDS: &[Ground] = &[
         OpKind::Write,
     ),
     ground("g=B8d;s=/w0,f;q=3", "w0,w1,f,d0+4,z0+4,k,x", 3, 2),
+    ground("g=dE;s=/w0,f;q=3", "w0,w1,w4,W0,f", 3, 2),
+    failing(
+        ground("g=B8E;s=/w0,f;q=2", "w8,w9,w12,f", 3, 1),
+        0,
+        OpKind::Write,
+    ),
 ];
 
 #[cfg(feature = "_seeded-bugs")]
@@ -199,6 +205,19 @@ mod bugs {
         FuaWithoutMapping "g=B8;s=W5/" 0
         ChecksumsInPlace "g=B4;s=w4,f,k/w0,f;T=3" 0
         ZeroBitWithoutZeros "g=B8;s=w0,f,w2+2/z2+2,f" 0
+        EagerNotExempt "g=B8E;s=w0/" 0
+        EagerDurableOnCompletion "g=dE;s=w0,f/" 0
+        EagerFailureGivesBack "g=E;s=w0,w4,f/;i=0w1+" 0
+        EagerNotCoveredByFua "g=dE;s=w0,W0/" 0
+        EagerFlushesDataOnly "g=dE;s=w0,f/" 0
+        EagerGapUnflagged "g=E;s=w0,w4,f/" 0
+        FlushBesideEager "g=E;s=w0,w1,f/;q=3" 3
+        SealedAfterDataFlush "g=B8;s=w0,f,w4,f/;q=2" 3
+        StageSealedPages "g=B8j4;s=w0,w4,w8/w0,f;q=2" 1
+        GapRuleWithoutIndex "g=v64bcV64;s=w0+50,f/" 0
+        SplitAndLastIgnored "g=B8;s=w0,f/" 0
+        SplitAndNoBurning "g=B8;s=w0,f/w4,f/" 0
+        ReplayPastGap "g=v64bcV64;s=w0+50,f/" 0
     }
 
     /// Variants that turned out to be harmless, and why.

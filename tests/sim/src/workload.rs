@@ -210,7 +210,8 @@ setup! {
     'x' discard = 0;
     /// 1 if the stores have no volatile cache.
     'n' write_through = 0;
-    /// 1 if the engine may send journal units together with data (eager commit).
+    /// `n + 1` if the engine may send a journal unit together with data (eager commit) after `n`
+    /// flushes that covered one mapping each.
     'E' eager = 0;
     /// Sectors in an atomic unit of the stores: 1 or 8.
     'a' atomic_sectors = 1;

@@ -1,0 +1,166 @@
+//! Eager commit: the journal unit of a first write goes out together with its data.
+//!
+//! ```text
+//! ordinary   data ──► acknowledged      flush: unit ──► flush ──► acknowledged
+//! eager      data ┐
+//!            unit ┴─► acknowledged      flush: flush ──► acknowledged
+//! ```
+//!
+//! Both cost two writes and one flush; eager saves the round trip of the unit for a guest that flushes
+//! after each write. It is legal for an exempt mapping only (law 1), and tried only while each of the
+//! last flushes covered one such mapping: a guest that writes more between flushes is better served
+//! by one unit for all.
+//!
+//! Rules (docs/DESIGN.md §5):
+//! * At most one eager unit is not known durable, and none is in flight beside a commit. So the next
+//!   commit's last flush covers it, and the unit itself never needs the flag "earlier units unsure".
+//! * The write is acknowledged when data and unit both landed, so a later flush covers both.
+//! * From the moment the unit is sent its mapping may be found by recovery. If the data write fails,
+//!   the mapping stands and the chunk is not given back.
+
+use crate::buffer::{Head, Op};
+use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::engine::{Disk, Purpose, Tag};
+use crate::format::journal::UnitFlags;
+use crate::format::table::TableEntry;
+use crate::meta::{Mapping, Pending};
+use crate::seeded::{Bug, bug};
+use crate::stores::{Role, Stores};
+use crate::units::{ChunkIndex, GuestOffset, StoreChunk};
+
+use super::commit::keeps_zeros;
+
+/// The eager unit that is not known durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Eager {
+    /// Its entry in the table of pending mappings.
+    entry: u16,
+    chunk: ChunkIndex,
+    /// Whether its write has not come home yet.
+    pub(crate) in_flight: bool,
+}
+
+impl<S: Stores> Disk<S> {
+    /// Sends the unit of a first write that was just admitted, if that is legal and worth it.
+    pub(crate) fn try_eager(&mut self, index: u16) {
+        let Some((eager, target)) = self.eager_target(index) else {
+            return;
+        };
+        let record = self.map.record(eager.chunk, target);
+        let offset = self.journal.unit_offset(self.journal.next_seq);
+        let put = self.journal.put_unit(0, |writer| UnitFlags {
+            last: writer.push_map(&record),
+            earlier_unsure: false,
+            index: 0,
+        });
+        let (journal, slot) = (&mut self.journal, self.slots.get_mut(index));
+        let (true, Some(slot)) = (put, slot) else {
+            return self.poison();
+        };
+        let unit_bytes = u64::from(journal.unit_bytes);
+        let head = Head {
+            kind: OpKind::Write,
+            flags: OpFlags::NONE,
+            status: Status::Pending,
+            offset,
+            len: unit_bytes,
+            tag: Tag::request(Purpose::Eager, Role::Metadata, index, slot.generation).word(),
+        };
+        let sent = journal
+            .commit_memory
+            .send(&mut journal.ops, head, unit_bytes);
+        let (Some(op), Some(entry)) = (sent, self.map.pending.get_mut(eager.entry)) else {
+            return self.poison();
+        };
+        entry.sealed = true;
+        entry.in_commit = target;
+        slot.outstanding += 1;
+        slot.unit_sent = true;
+        journal.eager = Some(eager);
+        self.stats.eager_units += 1;
+        self.stats.journal_units += 1;
+        self.stats.journal_writes += 1;
+        self.send(Role::Metadata, op);
+    }
+
+    /// What the unit of a request would say: one exempt mapping, and nothing else that waits for a
+    /// commit.
+    fn eager_target(&self, index: u16) -> Option<(Eager, Mapping)> {
+        let journal = &self.journal;
+        let usual = journal.single_mappings >= self.options.eager_after_flushes;
+        if !usual || !journal.commit.is_idle() || self.has_unsaved() || journal.room() == 0 {
+            return None;
+        }
+        let slot = self.slots.get(index)?;
+        if slot.holds.count_ones() != 1 {
+            return None;
+        }
+        let first = self.map.shape.chunk_of(GuestOffset(slot.start())).0;
+        let chunk = ChunkIndex(first.checked_add(slot.holds.trailing_zeros())?);
+        let at = self.map.pending.find(chunk.0)?;
+        let entry = self.map.pending.get(at)?;
+        if entry.reserved == u32::MAX || entry.holders != 1 {
+            return None;
+        }
+        let touched = self
+            .map
+            .touched_bits(chunk, slot.extent_start, slot.extent_end);
+        let target = Mapping {
+            entry: TableEntry::Chunk(StoreChunk(entry.reserved)),
+            bits: entry.durable.bits | touched,
+        };
+        let exempt = keeps_zeros(entry, &target) || bug(Bug::EagerNotExempt);
+        let eager = Eager {
+            entry: at,
+            chunk,
+            in_flight: true,
+        };
+        exempt.then_some((eager, target))
+    }
+
+    /// An eager unit came home.
+    pub(crate) fn on_eager_op(&mut self, tag: Tag, op: Op) {
+        let status = op.status();
+        let journal = &mut self.journal;
+        let home = journal.commit_memory.receive(&mut journal.ops, op);
+        if let Some(eager) = &mut journal.eager {
+            eager.in_flight = false;
+        }
+        if status != Status::Done || !home {
+            self.poison();
+        } else if bug(Bug::EagerDurableOnCompletion) {
+            self.journal.durable_seq = self.journal.next_seq;
+            self.settle_eager();
+        }
+        let slot = self
+            .slots
+            .get_mut(tag.slot)
+            .filter(|slot| slot.generation == tag.generation && slot.outstanding > 0);
+        let Some(slot) = slot else {
+            self.stats.protocol_errors += 1;
+            return;
+        };
+        slot.outstanding -= 1;
+        match status {
+            Status::Failed(error) => slot.fail(error),
+            Status::Done if home => {}
+            Status::Done | Status::Pending => slot.fail(DeviceError::Protocol),
+        }
+        self.wake_slot(tag.slot);
+    }
+
+    /// A flush that was sent after the eager unit landed is done: its mapping is durable.
+    pub(super) fn settle_eager(&mut self) {
+        let Some(eager) = self.journal.eager.take() else {
+            return;
+        };
+        let pending = &mut self.map.pending;
+        // If the mapping changed once more, the commit has settled the newer value already.
+        let waits = |entry: &&Pending| entry.sealed && entry.chunk == eager.chunk.0;
+        if pending.get(eager.entry).filter(waits).is_some() {
+            pending.settle(eager.entry);
+            self.map.mark_dirty(eager.chunk);
+            self.map.pending.remove_if_idle(eager.entry);
+        }
+    }
+}
