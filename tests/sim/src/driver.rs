@@ -18,6 +18,7 @@ use fvd::{Closing, Disk};
 
 use crate::disk::SimDisk;
 use crate::engine::{Devices, Engine, Event, METADATA, Plan, arena_memory};
+use crate::middleware::{Direct, Middleware};
 use crate::sector::SECTOR;
 use crate::workload::Setup;
 
@@ -265,11 +266,11 @@ impl<S: Stores> Machine<S> {
     }
 }
 
-enum Kind {
-    One(Machine<One<SimDisk>>),
-    OneWithBase(Machine<WithBase<One<SimDisk>, SimDisk>>),
-    Two(Machine<Two<SimDisk, SimDisk>>),
-    TwoWithBase(Machine<WithBase<Two<SimDisk, SimDisk>, SimDisk>>),
+enum Kind<D: BlockDevice> {
+    One(Machine<One<D>>),
+    OneWithBase(Machine<WithBase<One<D>, SimDisk>>),
+    Two(Machine<Two<D, D>>),
+    TwoWithBase(Machine<WithBase<Two<D, D>, SimDisk>>),
 }
 
 macro_rules! each {
@@ -284,12 +285,15 @@ macro_rules! each {
 }
 
 /// `fvd` on simulated disks.
-pub struct Fvd {
+pub type Fvd = FvdOn<Direct>;
+
+/// `fvd` on a layer on simulated disks; the base has none.
+pub struct FvdOn<M: Middleware> {
     setup: Setup,
-    kind: Kind,
+    kind: Kind<M::Device>,
 }
 
-impl Engine for Fvd {
+impl<M: Middleware> Engine for FvdOn<M> {
     fn plan(setup: &Setup) -> Option<Plan> {
         let header = header(setup)?;
         let core = &header.core;
@@ -338,14 +342,14 @@ impl Engine for Fvd {
         })
     }
 
-    fn new(setup: &Setup) -> Fvd {
+    fn new(setup: &Setup) -> FvdOn<M> {
         let kind = match (setup.two_devices != 0, setup.base_sectors != 0) {
             (false, false) => Kind::One(Machine::new(setup)),
             (false, true) => Kind::OneWithBase(Machine::new(setup)),
             (true, false) => Kind::Two(Machine::new(setup)),
             (true, true) => Kind::TwoWithBase(Machine::new(setup)),
         };
-        Fvd {
+        FvdOn {
             setup: *setup,
             kind,
         }
@@ -364,8 +368,8 @@ impl Engine for Fvd {
     }
 
     fn open(&mut self, devices: &Devices) {
-        let metadata = devices.metadata.clone();
-        let data = devices.data.clone();
+        let metadata = M::over(devices.metadata.clone());
+        let data = devices.data.clone().map(M::over);
         let base = devices.base.clone();
         match (&mut self.kind, data, base) {
             (Kind::One(machine), None, None) => machine.open(One(metadata)),

@@ -18,12 +18,16 @@
 //! | [`engine`] | what can be put under test |
 //! | [`session`], [`explore`] | running it, and walking through all runs |
 //! | [`driver`] | `fvd` itself as the engine under test |
+//! | [`middleware`] | a layer of yours, alone or below `fvd` |
 //!
 //! # Your own middleware
 //!
-//! Anything that turns simulated disks into a disk can be tested: implement [`engine::Engine`] (open,
-//! submit, poll, close) and call [`explore::Explorer::run`]. `tests/toys` has two small
-//! engines, a correct one among them, and the same with known bugs.
+//! A [`BlockDevice`](fvd::device::BlockDevice) that stands on another one needs one function,
+//! [`middleware::Middleware::over`]; the example `middleware` shows a layer with a bug that is hard to
+//! see, and the run that loses a write by it. Anything else that turns simulated disks into a disk
+//! can be tested too: implement [`engine::Engine`] (open, submit, poll, close) and call
+//! [`explore::Explorer::run`]. `tests/toys` has two small engines, a correct one among them, and the
+//! same with known bugs.
 
 pub mod case;
 pub mod choices;
@@ -35,6 +39,7 @@ pub mod engine;
 pub mod explore;
 pub mod hunt;
 pub mod medium;
+pub mod middleware;
 pub mod oracle;
 pub mod sector;
 pub mod session;
