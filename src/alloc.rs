@@ -206,12 +206,7 @@ impl Allocator {
         if self.dirty_free == 0 {
             return None;
         }
-        let start = if self.hint < self.fresh_next {
-            self.hint
-        } else {
-            0
-        };
-        self.find_in(start).or_else(|| self.find_in(0))
+        self.find_in(self.hint).or_else(|| self.find_in(0))
     }
 
     fn find_in(&self, start: u32) -> Option<u32> {
@@ -220,19 +215,15 @@ impl Allocator {
         if head != u64::MAX {
             return self.below_fresh(first, head);
         }
-        let mut word = first + 1;
-        for summary in (word / 64)..self.full.len() {
-            let skip = if summary == word / 64 {
-                (1u64 << (word & 63)) - 1
-            } else {
-                0
-            };
+        let next = first + 1;
+        let mut skip = (1u64 << (next & 63)) - 1;
+        for summary in (next / 64)..self.full.len() {
             let full = *self.full.get(summary)? | skip;
             if full != u64::MAX {
                 let at = summary * 64 + full.trailing_ones() as usize;
                 return self.below_fresh(at, *self.words.get(at)?);
             }
-            word = (summary + 1) * 64;
+            skip = 0;
         }
         None
     }
@@ -267,3 +258,6 @@ impl Allocator {
         self.dirty_free
     }
 }
+
+#[cfg(test)]
+mod tests;
