@@ -13,7 +13,7 @@ const OLD: u8 = 2;
 /// The two sets.
 pub(crate) struct DirtyPages {
     flags: Part<u8>,
-    old_count: u32,
+    pub(super) old_count: u32,
 }
 
 impl DirtyPages {
@@ -34,9 +34,7 @@ impl DirtyPages {
 
     /// Adds a page to `current`.
     pub(crate) fn mark(&mut self, page: u32) {
-        if let Some(flags) = self.flags.get_mut(page as usize)
-            && *flags & CURRENT == 0
-        {
+        if let Some(flags) = self.flags.get_mut(page as usize) {
             *flags |= CURRENT;
         }
     }

@@ -13,6 +13,8 @@
 mod dirty;
 mod pending;
 mod runs;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub(crate) use dirty::DirtyPages;
 pub(crate) use pending::{NONE, Pending, PendingTable};

@@ -73,22 +73,21 @@ const FREE: Pending = Pending {
 struct List {
     head: u16,
     tail: u16,
-    len: u16,
 }
 
 const EMPTY: List = List {
     head: NONE,
     tail: NONE,
-    len: 0,
 };
 
 /// The table: entries, hash buckets, dirty list, sealed list, free list.
 pub(crate) struct PendingTable {
-    entries: Part<Pending>,
-    buckets: Part<u16>,
+    pub(super) entries: Part<Pending>,
+    pub(super) buckets: Part<u16>,
     free: u16,
     free_count: u16,
     dirty: List,
+    dirty_count: u16,
     sealed: List,
 }
 
@@ -103,26 +102,19 @@ impl PendingTable {
     }
 
     pub(crate) fn carve(arena: &mut Arena, capacity: u16) -> Option<PendingTable> {
-        let last = capacity.checked_sub(1);
-        let entries = arena.carve_with(usize::from(capacity), |index| {
-            let next = if Some(index as u16) == last {
-                NONE
-            } else {
-                index as u16 + 1
-            };
-            Pending {
-                next_in_bucket: next,
-                ..FREE
-            }
+        // The free list ends with a link past the last entry.
+        let entries = arena.carve_with(usize::from(capacity), |index| Pending {
+            next_in_bucket: index as u16 + 1,
+            ..FREE
         })?;
         let buckets = arena.carve(bucket_count(capacity), NONE)?;
-        let free = if capacity == 0 { NONE } else { 0 };
         Some(PendingTable {
             entries,
             buckets,
-            free,
+            free: 0,
             free_count: capacity,
             dirty: EMPTY,
+            dirty_count: 0,
             sealed: EMPTY,
         })
     }
@@ -131,7 +123,7 @@ impl PendingTable {
         arena.reclaim(self.entries).is_ok() & arena.reclaim(self.buckets).is_ok()
     }
 
-    fn bucket_of(&self, chunk: u32) -> usize {
+    pub(super) fn bucket_of(&self, chunk: u32) -> usize {
         // Fibonacci hashing: neighbours spread, which is what sequential first writes need.
         let hash = chunk.wrapping_mul(0x9E37_79B1) >> 7;
         hash as usize & (self.buckets.len().wrapping_sub(1))
@@ -147,7 +139,7 @@ impl PendingTable {
 
     /// Mappings whose live value waits for a commit.
     pub(crate) fn dirty_count(&self) -> usize {
-        usize::from(self.dirty.len)
+        usize::from(self.dirty_count)
     }
 
     /// Every entry in use.
@@ -247,7 +239,7 @@ impl PendingTable {
             None => self.dirty.head = index,
         }
         self.dirty.tail = index;
-        self.dirty.len += 1;
+        self.dirty_count += 1;
     }
 
     /// Chunk of the oldest dirty entry.
@@ -268,14 +260,13 @@ impl PendingTable {
         if next == NONE {
             self.dirty.tail = NONE;
         }
-        self.dirty.len = self.dirty.len.saturating_sub(1);
+        self.dirty_count = self.dirty_count.saturating_sub(1);
         let tail = self.sealed.tail;
         match self.get_mut(tail) {
             Some(last) => last.next_sealed = index,
             None => self.sealed.head = index,
         }
         self.sealed.tail = index;
-        self.sealed.len += 1;
         Some(index)
     }
 
@@ -309,7 +300,6 @@ impl PendingTable {
         if next == NONE {
             self.sealed.tail = NONE;
         }
-        self.sealed.len = self.sealed.len.saturating_sub(1);
         Some((index, chunk))
     }
 }

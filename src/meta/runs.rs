@@ -91,9 +91,7 @@ impl Map {
                 let block_end = own.saturating_add(same).min(covered);
                 let end_offset =
                     begin.saturating_add(u64::from(block_end).wrapping_mul(shape.block_bytes()));
-                if in_base || block_end < covered {
-                    stop = stop.min(end_offset);
-                }
+                stop = stop.min(end_offset);
                 if in_base {
                     return self.base_piece(start, stop);
                 }
