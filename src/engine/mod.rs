@@ -41,6 +41,8 @@ mod staging;
 mod stats;
 mod submit;
 mod tag;
+#[cfg(test)]
+mod tests;
 mod write;
 mod zero;
 

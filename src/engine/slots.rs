@@ -174,10 +174,8 @@ impl Slots {
     }
 
     pub(crate) fn carve(arena: &mut Arena, depth: u16) -> Option<Slots> {
-        let all = arena.carve_with(usize::from(depth), |index| {
-            let next = index as u16 + 1;
-            Slot::empty(if next == depth { NONE } else { next })
-        })?;
+        // The free list ends with a link past the last slot.
+        let all = arena.carve_with(usize::from(depth), |index| Slot::empty(index as u16 + 1))?;
         Some(Slots {
             all,
             free: 0,

@@ -66,7 +66,8 @@ impl Staging {
         }
     }
 
-    /// Cuts the next `len` bytes off, from the start of the block on. `None` if it is too short.
+    /// Cuts the next `len` bytes off, from the start of the block on. `None`, and nothing changes,
+    /// if fewer are left.
     pub(crate) fn cut(&mut self, len: u64) -> Option<Lease> {
         let len = usize::try_from(len).ok()?;
         let mut lent = match core::mem::replace(self, Staging::Lost) {
@@ -79,7 +80,7 @@ impl Staging {
         } else {
             None
         };
-        *self = Staging::Lent(lent);
+        *self = Staging::settled(lent);
         part
     }
 
@@ -96,11 +97,16 @@ impl Staging {
             }
         };
         let result = lent.give(part);
-        *self = match lent.try_whole() {
+        *self = Staging::settled(lent);
+        result
+    }
+
+    /// The block, whole if no part of it is out.
+    fn settled(lent: LentOp) -> Staging {
+        match lent.try_whole() {
             Ok(op) => Staging::Whole(op),
             Err(lent) => Staging::Lent(lent),
-        };
-        result
+        }
     }
 
     /// Sends the first `len` bytes under `head`, in an op from `pool`.
