@@ -18,6 +18,8 @@ mod checkpoint;
 mod commit;
 mod eager;
 pub(crate) mod replay;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use checkpoint::{Checkpoint, CheckpointKind};
 pub(crate) use commit::Commit;
