@@ -148,6 +148,7 @@ fields! {
     AddStorageCommand "add_storage_cmd" "must end in a zero byte and be at most 255 bytes";
     JournalOffset "journal_offset" "must start a free, page-aligned region; 0 if there is none";
     JournalSize "journal_size" "must be whole units, 4 units to 64 MiB; 0 if nothing needs it";
+    NeedZeroInit "need_zero_init" "must be 0 where neither a table nor the caller promises zeros";
     StableSeq "stable_seq" "must be below 2^63";
     ZeroFloorChunk "zero_floor_chunk" "must be at most the chunks in store_bytes";
     StoreBytes "store_bytes" "must cover data_offset and at most the data device";

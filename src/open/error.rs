@@ -19,8 +19,6 @@ pub enum GeometryProblem {
     TransferMax,
     /// It takes no lease at all.
     SegmentsMax,
-    /// It is smaller than the image needs.
-    Capacity,
     /// It is read-only.
     ReadOnly,
 }
@@ -97,7 +95,6 @@ impl fmt::Display for OpenError {
                     }
                     GeometryProblem::TransferMax => "its longest transfer is shorter than a block",
                     GeometryProblem::SegmentsMax => "it takes no segments",
-                    GeometryProblem::Capacity => "it is smaller than the image needs",
                     GeometryProblem::ReadOnly => "it is read-only; open the image read-only",
                 };
                 write!(f, "the {} does not suit: {what} ({value})", name(*role))

@@ -4,7 +4,7 @@ use crate::buffer::SEGMENTS_MAX;
 use crate::device::Geometry;
 use crate::engine::{REQUEST_CHUNKS_MAX, TransferLimits};
 use crate::format::journal::{commit_units_max, records_per_unit};
-use crate::format::{Header, PAGE_BYTES, SlotIndex};
+use crate::format::{Field, FormatError, Header, PAGE_BYTES, SlotIndex};
 use crate::journal::JournalSize;
 use crate::meta::MapSize;
 use crate::stores::{Role, Stores};
@@ -57,6 +57,10 @@ impl Layout {
         if header.is_read_only() && !options.read_only {
             let features = header.features.unknown_ro_compatible();
             return Err(OpenError::NeedsReadOnly { features });
+        }
+        // With a table, what was never written has no chunk and reads zeros without any promise.
+        if header.core.need_zero_init && !header.has_table() && !options.store_reads_zeros {
+            return Err(FormatError::unsupported(Field::NeedZeroInit, 1).into());
         }
         header.validate(metadata.capacity_bytes, Some(data.capacity_bytes))?;
         let base = check_base(stores, &header, &options)?;

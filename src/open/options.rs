@@ -32,6 +32,9 @@ pub struct OpenOptions {
     pub base_id: Option<[u8; 16]>,
     /// Accept a base of another size or identity than the one on record.
     pub accept_base: bool,
+    /// Promise that the data device reads zeros where it was never written. Some images without a
+    /// table rely on it (`need_zero_init`) and are refused otherwise.
+    pub store_reads_zeros: bool,
     /// A number that tells this session from others, from a source of randomness; 0 = none.
     pub owner_nonce: u64,
     /// Bounds on what an image may ask for.
@@ -52,6 +55,7 @@ impl OpenOptions {
         floor_step_chunks: 256,
         base_id: None,
         accept_base: false,
+        store_reads_zeros: false,
         owner_nonce: 0,
         limits: Limits::FORMAT,
     };

@@ -6,11 +6,11 @@ use core::task::Poll;
 use crate::buffer::{Arena, Head, Lease, Op, OpPool, Part};
 use crate::device::{DeviceError, OpFlags, OpKind, Status, When};
 use crate::engine::Tag;
-use crate::format::{HEADER_BYTES, SLOT_BYTES, choose_slot};
+use crate::format::{Field, FormatError, HEADER_BYTES, SLOT_BYTES, choose_slot};
 use crate::stores::{Role, Stores};
 use crate::units::Instant;
 
-use super::error::{GeometryProblem, OpenError};
+use super::error::OpenError;
 use super::layout::Layout;
 use super::options::OpenOptions;
 
@@ -153,13 +153,9 @@ impl<S: Stores> Probe<S> {
             .geometry(Role::Metadata)
             .map_or(0, |metadata| metadata.capacity_bytes);
         if capacity < HEADER_BYTES {
-            let (role, problem) = (Role::Metadata, GeometryProblem::Capacity);
-            let error = OpenError::Geometry {
-                role,
-                problem,
-                value: capacity,
-            };
-            self.state = State::Ended(Err(error), Some(lease));
+            // SPEC.md §3.4: what is shorter than a header is a damaged image.
+            let error = FormatError::corrupt(Field::HeaderSlot, capacity);
+            self.state = State::Ended(Err(error.into()), Some(lease));
             return;
         }
         let head = Head {

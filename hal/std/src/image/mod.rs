@@ -101,10 +101,15 @@ impl Image {
         }
         let file = file::open_path(path, access == Access::ReadOnly)?;
         let header = header::read_from(&file)?.header;
+        // A regular file reads zeros in its holes; a block device may hold anything.
+        let mut reads_zeros = file.metadata()?.is_file();
         let metadata = FileDevice::from_file(file, &file_options(&header, access))?;
         let data: Option<Box<dyn BlockDevice + Send>> = if header.has_external_data() {
             Some(match parts.data_file_of(path, &header)? {
-                Some(data) => Box::new(open_data(&data, &header, access)?),
+                Some(data) => {
+                    reads_zeros = std::fs::metadata(&data).is_ok_and(|data| data.is_file());
+                    Box::new(open_data(&data, &header, access)?)
+                }
                 None => Box::new(Absent::new(header.store_bytes)),
             })
         } else {
@@ -122,6 +127,7 @@ impl Image {
         };
         let mut options = open_options(access)?;
         options.accept_base = parts.accept_base;
+        options.store_reads_zeros = reads_zeros;
         options.base_id = base_identity(&header, base.as_ref(), parts)?;
         Image::on(
             driver,

@@ -8,7 +8,7 @@
 use core::fmt;
 
 use fvd::format::{Field, FormatError, FormatErrorKind};
-use fvd::open::{GeometryProblem, OpenError};
+use fvd::open::OpenError;
 use fvd_std::drive::Driver;
 use fvd_std::image::{self, Access, Image, ImageError, Parts};
 use serde::Serialize;
@@ -102,10 +102,6 @@ impl Damage {
             ImageError::Format(error) | ImageError::Open(OpenError::Format(error)) => {
                 place_of(error)?
             }
-            ImageError::Open(OpenError::Geometry {
-                problem: GeometryProblem::Capacity,
-                ..
-            }) => "file size",
             _ => return None,
         };
         Some(Damage {
