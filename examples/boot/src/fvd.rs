@@ -1,6 +1,5 @@
 //! The `fvd` command, as a user would call it.
 
-use crate::base::{Base, DISK_BYTES};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,42 +12,49 @@ pub(crate) struct Fvd {
 }
 
 impl Fvd {
-    /// Makes an image on the base that the kernel can use as a disk.
+    /// Makes an image on a raw base that the kernel can use as a disk of `bytes` bytes. `shape` are
+    /// more options.
     ///
     /// # Errors
     ///
     /// What the command says.
-    pub(crate) fn create(&self, base: &Base, image: &Path, table: &str) -> Result<(), String> {
-        self.run([
+    pub(crate) fn create(
+        &self,
+        base: &Path,
+        image: &Path,
+        bytes: usize,
+        shape: &[&str],
+    ) -> Result<(), String> {
+        let mut arguments: Vec<&OsStr> = vec![
             "create".as_ref(),
             "--base".as_ref(),
-            base.path.as_os_str(),
+            base.as_os_str(),
             "--base-format".as_ref(),
             "raw".as_ref(),
-            "--table".as_ref(),
-            table.as_ref(),
             // A virtio disk cannot grow: what the file has when the machine starts is all there is.
             "--store-size".as_ref(),
             "whole".as_ref(),
-            image.as_os_str(),
-            DISK_BYTES.to_string().as_ref(),
-        ])?;
+        ];
+        let bytes = bytes.to_string();
+        arguments.extend(shape.iter().map(OsStr::new));
+        arguments.extend([image.as_os_str(), bytes.as_ref()]);
+        self.run(&arguments)?;
         if self.verbose {
-            self.run(["info".as_ref(), image.as_os_str()])?;
+            self.run(&["info".as_ref(), image.as_os_str()])?;
         }
         Ok(())
     }
 
-    /// Checks an image.
+    /// Checks an image. Returns what the command says.
     ///
     /// # Errors
     ///
     /// What the command says, also if nothing but space is lost.
-    pub(crate) fn check(&self, base: &Base, image: &Path) -> Result<(), String> {
-        self.run([
+    pub(crate) fn check(&self, base: &Path, image: &Path) -> Result<String, String> {
+        self.run(&[
             "check".as_ref(),
             "--base".as_ref(),
-            base.path.as_os_str(),
+            base.as_os_str(),
             image.as_os_str(),
         ])
     }
@@ -58,24 +64,26 @@ impl Fvd {
     /// # Errors
     ///
     /// What the command says.
-    pub(crate) fn to_raw(&self, base: &Base, image: &Path, raw: &Path) -> Result<(), String> {
-        self.run([
+    pub(crate) fn to_raw(&self, base: &Path, image: &Path, raw: &Path) -> Result<(), String> {
+        self.run(&[
             "convert".as_ref(),
             "-f".as_ref(),
             "fvd".as_ref(),
             "-O".as_ref(),
             "raw".as_ref(),
+            // The copy of an earlier look may be replaced.
+            "--force".as_ref(),
             "--base".as_ref(),
-            base.path.as_os_str(),
+            base.as_os_str(),
             image.as_os_str(),
             raw.as_os_str(),
         ])
+        .map(drop)
     }
 
-    fn run<const N: usize>(&self, arguments: [&OsStr; N]) -> Result<(), String> {
-        let call = arguments
-            .map(|word| word.to_string_lossy().into_owned())
-            .join(" ");
+    fn run(&self, arguments: &[&OsStr]) -> Result<String, String> {
+        let words = arguments.iter().map(|word| word.to_string_lossy());
+        let call = words.collect::<Vec<_>>().join(" ");
         let output = Command::new(&self.program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -90,7 +98,7 @@ impl Fvd {
             }
         }
         if output.status.success() {
-            return Ok(());
+            return Ok(text);
         }
         Err(format!(
             "fvd {call}: {}\n{}",

@@ -7,13 +7,19 @@
 //! - `base` makes the disk, `fat` its file system, `fvd` the image.
 //! - `trial` is one run of one machine, `qemu` knows the machines.
 //! - `verify` looks at what a run leaves.
+//! - `kill` has machines killed in the middle of their work, `said` keeps what they told until then,
+//!   `promise` knows what must be left.
 
 #[path = "../../unikernel/src/agreed.rs"]
 mod agreed;
 mod base;
 mod fat;
 mod fvd;
+mod kill;
+#[path = "../../unikernel/src/promise.rs"]
+mod promise;
 mod qemu;
+mod said;
 mod setup;
 mod trial;
 mod verify;
@@ -22,8 +28,9 @@ mod work_directory;
 use base::Base;
 use clap::{Parser, ValueEnum};
 use fvd::Fvd;
+use kill::Killing;
 use qemu::Machine;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trial::Trial;
 use work_directory::WorkDirectory;
@@ -42,6 +49,11 @@ struct Args {
     /// What all generated contents are derived from
     #[arg(long, value_name = "NUMBER", default_value_t = 2011)]
     seed: u64,
+
+    /// Instead of one run to its end, kill the machine so many times (without a number: 10) while it
+    /// opens the image, writes, or closes it, and verify all that it had flushed
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "10")]
+    kill: Option<u32>,
 
     /// Work in this directory and leave the disk images there
     #[arg(long, value_name = "DIR")]
@@ -110,7 +122,25 @@ fn run(args: &Args) -> Result<(), String> {
         verbose: args.verbose,
     };
     let directory = WorkDirectory::new(args.keep.as_deref())?;
-    let base = Base::make(&directory.path().join("base.raw"), args.seed)?;
+    match args.kill {
+        Some(rounds) => run_killed(args, rounds, &qemu, &kernel, &fvd, directory.path())?,
+        None => run_whole(args, &qemu, &kernel, &fvd, directory.path())?,
+    }
+    if args.keep.is_some() {
+        println!("kept: {}", directory.path().display());
+    }
+    Ok(())
+}
+
+/// Every machine and kind of image asked for, to the end of the kernel's work.
+fn run_whole(
+    args: &Args,
+    qemu: &Path,
+    kernel: &Path,
+    fvd: &Fvd,
+    directory: &Path,
+) -> Result<(), String> {
+    let base = Base::make(&directory.join("base.raw"), args.seed)?;
     println!(
         "base: {} bytes, {} files in its {}; seed {}",
         base.bytes,
@@ -121,11 +151,11 @@ fn run(args: &Args) -> Result<(), String> {
     for &machine in args.machine.machines() {
         for &table in args.table.tables() {
             let trial = Trial {
-                qemu: &qemu,
-                kernel: &kernel,
-                fvd: &fvd,
+                qemu,
+                kernel,
+                fvd,
                 base: &base,
-                directory: directory.path(),
+                directory,
                 keep: args.keep.is_some(),
                 machine,
                 table,
@@ -138,8 +168,37 @@ fn run(args: &Args) -> Result<(), String> {
             println!("{machine}, table {table}: {success}");
         }
     }
-    if args.keep.is_some() {
-        println!("kept: {}", directory.path().display());
+    Ok(())
+}
+
+/// Every machine and kind of image asked for, killed again and again.
+fn run_killed(
+    args: &Args,
+    rounds: u32,
+    qemu: &Path,
+    kernel: &Path,
+    fvd: &Fvd,
+    directory: &Path,
+) -> Result<(), String> {
+    println!("seed {}", args.seed);
+    for &machine in args.machine.machines() {
+        for &table in args.table.tables() {
+            let killing = Killing {
+                qemu,
+                kernel,
+                fvd,
+                directory,
+                machine,
+                table,
+                seed: args.seed,
+                rounds,
+                verbose: args.verbose,
+            };
+            let sum = killing
+                .run()
+                .map_err(|fault| format!("{machine}, table {table}: {fault}"))?;
+            println!("{machine}, table {table}: {sum}");
+        }
     }
     Ok(())
 }

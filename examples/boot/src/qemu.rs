@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 use std::fmt;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -75,19 +75,44 @@ impl Boot<'_> {
     ///
     /// If QEMU cannot be run, or if it does not end in time; then it has been killed.
     pub(crate) fn run(&self) -> Result<Outcome, String> {
+        self.run_until(|_| None)
+    }
+
+    /// Boots the machine and waits until it ends. `watch` sees each line that the kernel prints, and
+    /// has QEMU killed after a while by saying so.
+    ///
+    /// # Errors
+    ///
+    /// If QEMU cannot be run, or if it does not end in time; then it has been killed.
+    pub(crate) fn run_until(
+        &self,
+        mut watch: impl FnMut(&str) -> Option<Duration>,
+    ) -> Result<Outcome, String> {
         let start = Instant::now();
+        let deadline = start + self.timeout;
         let mut child = Killed(
             self.command()
                 .spawn()
                 .map_err(|error| format!("cannot run {}: {error}", self.qemu.display()))?,
         );
-        let output = self.forward(child.0.stdout.take());
+        let lines = self.forward(child.0.stdout.take());
         // QEMU says little; a pipe holds it all until it has ended.
         let mut stderr = child.0.stderr.take();
 
-        let status = child.wait(start + self.timeout);
+        let mut output = String::new();
+        // Ends when QEMU does, or when it is late.
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            if let Some(delay) = line.strip_suffix('\n').and_then(&mut watch) {
+                thread::sleep(delay);
+                // Fails only if it has ended.
+                let _ = child.0.kill();
+            }
+            output.push_str(&line);
+        }
+        let status = child.wait(deadline);
         drop(child);
-        let output = output.recv().unwrap_or_default();
+        output.extend(lines);
         let mut complaint = String::new();
         if let Some(stderr) = &mut stderr {
             // What cannot be read cannot be shown either; the status tells enough.
@@ -172,51 +197,38 @@ impl Boot<'_> {
         }
     }
 
-    /// Collects what the kernel prints, and shows it line by line if asked to.
+    /// Hands on what the kernel prints, line by line with their ends, and shows it if asked to.
     fn forward(&self, stdout: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
         let (sender, receiver) = mpsc::channel();
         let prefix = self.verbose.then(|| format!("{} | ", self.machine));
         thread::spawn(move || {
-            let text = stdout
-                .map(|stdout| collect(stdout, prefix.as_deref()))
-                .unwrap_or_default();
-            // Nobody listens any more if the run was given up.
-            let _ = sender.send(text);
+            let Some(stdout) = stdout else { return };
+            let mut stdout = BufReader::new(stdout);
+            let mut bytes = Vec::new();
+            // A read error is the end too: the exit status says whether the run was complete.
+            while let Ok(1..) = stdout.read_until(b'\n', &mut bytes) {
+                // Byte by byte and not as UTF-8: the kernel prints ASCII.
+                let chars = bytes.drain(..).map(char::from);
+                let line: String = chars.filter(|&c| c != '\r').collect();
+                if let Some(prefix) = &prefix {
+                    println!("{prefix}{}", line.trim_end());
+                }
+                // Nobody listens any more if the run was given up.
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
         });
         receiver
     }
 }
 
-/// Reads lines to the end, shows each with the prefix if there is one, and returns them all.
-fn collect(mut source: impl Read, prefix: Option<&str>) -> String {
-    let mut text = String::new();
-    let mut shown = 0;
-    let mut buffer = [0; 4096];
-    // A read error is the end too: the exit status says whether the run was complete.
-    while let Ok(count @ 1..) = source.read(&mut buffer) {
-        // Byte by byte and not as UTF-8: a read may end inside of a character, and the kernel
-        // prints ASCII.
-        text.extend(
-            buffer[..count]
-                .iter()
-                .map(|&byte| char::from(byte))
-                .filter(|&c| c != '\r'),
-        );
-        while let Some(length) = text[shown..].find('\n') {
-            if let Some(prefix) = prefix {
-                println!("{prefix}{}", &text[shown..shown + length]);
-            }
-            shown += length + 1;
-        }
-    }
-    text
-}
-
 fn drive_option(index: usize, disk: &Disk) -> String {
-    // In QEMU's option lists a comma is written twice.
+    // Writes go to the host's page cache and flushes to its disk: what QEMU was told to flush stays,
+    // whatever becomes of QEMU. In QEMU's option lists a comma is written twice.
     let path = disk.path.display().to_string().replace(',', ",,");
     let read_only = if disk.read_only { "on" } else { "off" };
-    format!("if=none,id=disk{index},format=raw,read-only={read_only},file={path}")
+    format!("if=none,id=disk{index},format=raw,cache=writeback,read-only={read_only},file={path}")
 }
 
 /// A child process that does not outlive this value.

@@ -1,7 +1,7 @@
 //! One run: an image on the base, the kernel on both, and then everything looked at.
 
 use crate::agreed::{GREETING, option};
-use crate::base::Base;
+use crate::base::{Base, DISK_BYTES};
 use crate::fvd::Fvd;
 use crate::qemu::{self, Boot, Disk, Machine, Outcome};
 use crate::verify::{self, Report};
@@ -85,7 +85,9 @@ impl Trial<'_> {
                     .map_err(|error| format!("cannot remove {}: {error}", old.display()))?;
             }
         }
-        self.fvd.create(self.base, &image, self.table)?;
+        let shape = ["--table", self.table];
+        self.fvd
+            .create(&self.base.path, &image, DISK_BYTES, &shape)?;
 
         let disks = [
             Disk {
@@ -106,8 +108,8 @@ impl Trial<'_> {
         let report = Report::find(&outcome.output).map_err(printed)?;
         report.check(self.base).map_err(printed)?;
 
-        self.fvd.check(self.base, &image)?;
-        self.fvd.to_raw(self.base, &image, &raw)?;
+        self.fvd.check(&self.base.path, &image)?;
+        self.fvd.to_raw(&self.base.path, &image, &raw)?;
         let files_verified = verify::verify_disk(&raw, self.base, self.seed).map_err(printed)?;
         verify::verify_base(self.base)?;
         if !self.keep {
@@ -148,7 +150,7 @@ impl Trial<'_> {
 }
 
 /// Finds fault with how a run ended.
-fn judge(outcome: &Outcome) -> Result<(), String> {
+pub(crate) fn judge(outcome: &Outcome) -> Result<(), String> {
     let mut lines = outcome.output.lines();
     if !lines.any(|line| line.starts_with(GREETING)) {
         return Err("the kernel did not start".to_owned());

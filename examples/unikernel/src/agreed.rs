@@ -15,6 +15,29 @@ pub(crate) mod option {
     pub(crate) const SEED: &str = "seed";
     /// `offset+bytes`: a part of [`TARGET`](super::TARGET) on the disk, in the order of the file.
     pub(crate) const EXTENT: &str = "extent";
+    /// `from+count`: instead of all else, verify the disk and send these requests (`promise`).
+    pub(crate) const LOAD: &str = "load";
+    /// `from+count`: requests that are durable.
+    pub(crate) const DURABLE: &str = "durable";
+}
+
+/// How the lines begin on which the kernel tells how far it is with the requests of [`option::LOAD`].
+pub(crate) mod event {
+    /// It opens the image, which recovers it.
+    pub(crate) const OPENING: &str = "opening";
+    pub(crate) const OPENED: &str = "opened";
+    /// Every sector holds what it must.
+    pub(crate) const VERIFIED: &str = "verified";
+    /// No request from this number on was sent.
+    pub(crate) const LIMIT: &str = "limit";
+    /// Everything that was sent below this number is durable.
+    pub(crate) const FLUSHED: &str = "flushed";
+    /// The request of this number is durable by itself.
+    pub(crate) const DURABLE: &str = "durable";
+    /// It closes the image; nothing is in flight.
+    pub(crate) const CLOSING: &str = "closing";
+    /// Everything is durable.
+    pub(crate) const CLOSED: &str = "closed";
 }
 
 /// Lists files of the base, one a line: SHA-256 in hexadecimal, two spaces, path.

@@ -5,6 +5,7 @@ use crate::agreed::{GREETING, LAST_TARGET_ROUND, REPORT, TARGET, option, target_
 use crate::arch::exit::{Exit, exit};
 use crate::arch::{exceptions, serial, stack, time};
 use crate::disk::{self, Disk};
+use crate::endure;
 use crate::files::{self, Buffers, Tally};
 use crate::overwrite::{DEPTH_MAX, Extent, Extents, Load, Outcome, Round, Task};
 use crate::platform::{self, BlockDevices, memory, start_info};
@@ -64,8 +65,15 @@ fn work() {
             option::SEED
         );
     };
-    let extents = extents();
+    match endure::wanted() {
+        Some(numbers) => endure::run(devices, seed, numbers),
+        None => work_on_disk(devices, seed),
+    }
+}
 
+/// Works on files, and beside them.
+fn work_on_disk(devices: BlockDevices, seed: u64) {
+    let extents = extents();
     let mut devices = disk::start(devices);
     let start = time::now();
     let disk = disk::open(&mut devices);

@@ -10,8 +10,9 @@
 //! - `disk`: an FVD image on two of them.
 //! - `files`: a FAT file system on that, and work on its files.
 //! - `overwrite`: many requests at once, beside the file system.
+//! - `endure`: the other work, for machines that are killed in the middle of it.
 //! - `kernel`: the story.
-//! - `agreed`: what the host runner knows too.
+//! - `agreed`, `promise`: what the host runner knows too.
 //!
 //! All of this is a library, and the program (main.rs) only adds the entry and the panic handler,
 //! for the sake of builds of the whole workspace. There every crate gets the features that all
@@ -27,10 +28,12 @@
 mod arch;
 mod agreed;
 mod disk;
+mod endure;
 mod files;
 mod kernel;
 mod overwrite;
 mod platform;
+mod promise;
 
 pub use kernel::{fail, run};
 pub use platform::start_info::StartInfo;
