@@ -202,7 +202,8 @@ impl<S: Stores> Disk<S> {
         self.journal.poisoned
     }
 
-    /// Guest requests in flight.
+    /// Guest requests that have not completed. Completions that nobody took yet do not count, so 0 does
+    /// not say that every op is home.
     pub fn in_flight(&self) -> usize {
         usize::from(self.slots.used())
     }
