@@ -13,7 +13,7 @@ use crate::size;
 #[command(
     name = "fvd",
     version,
-    about = "Fast Virtual Disk images: make, look at, check and convert them",
+    about = "Fast Virtual Disk images: make, look at, check, convert and serve them",
     after_help = "SIZE is in bytes, or in powers of 1024 with K, M, G or T.\n\
                   Exit codes: 0 done, 1 failed, 64 wrong usage; `check` has more."
 )]
@@ -35,6 +35,8 @@ pub(crate) enum Verb {
     Check(CheckArgs),
     /// Copy a disk from one image to another
     Convert(ConvertArgs),
+    /// Offer a disk to NBD clients, until SIGTERM or SIGINT
+    Serve(ServeArgs),
 }
 
 #[derive(Args)]
@@ -203,6 +205,38 @@ pub(crate) struct ConvertArgs {
     pub(crate) target: PathBuf,
 }
 
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("place").required(true))]
+pub(crate) struct ServeArgs {
+    /// What IMAGE is
+    #[arg(short = 'f', value_name = "FORMAT", default_value = "fvd")]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) parts: PartsArgs,
+    /// Listen on a socket in the file system
+    #[arg(long, value_name = "PATH", group = "place")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Listen on a port; clients are not asked who they are, so keep to loopback addresses
+    #[arg(long, value_name = "ADDR:PORT", group = "place")]
+    pub(crate) listen: Option<std::net::SocketAddr>,
+    /// Name of the export; clients that ask for none get it too
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) export_name: String,
+    /// Refuse writes
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Print counters as a line of JSON on SIGUSR1 and at the end
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// The image
+    pub(crate) image: PathBuf,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Nothing but the bytes of the disk
@@ -312,7 +346,10 @@ fn check(verb: &Verb) -> Result<(), Failure> {
                 None => Ok(()),
             }
         }
-        Verb::Info(_) | Verb::Map(_) | Verb::Check(_) => Ok(()),
+        Verb::Serve(args) if args.export_name.len() > fvd_nbd::export::NAME_BYTES_MAX => {
+            usage("--export-name takes at most 4096 bytes".into())
+        }
+        Verb::Info(_) | Verb::Map(_) | Verb::Check(_) | Verb::Serve(_) => Ok(()),
     }
 }
 

@@ -1,9 +1,9 @@
-//! `fvd`: makes, looks at, checks and converts Fast Virtual Disk images.
+//! `fvd`: makes, looks at, checks, converts and serves Fast Virtual Disk images.
 //!
 //! | file | its one job |
 //! | --- | --- |
 //! | `args` | what may stand on the command line |
-//! | `create`, `info`, `map`, `check`, `convert/` | one verb each |
+//! | `create`, `info`, `map`, `check`, `convert/`, `serve` | one verb each |
 //! | `failure` | what can go wrong, and the exit code for it |
 //! | `new_file`, `new_image` | a file, an image, that appears whole or not at all |
 //! | `parts` | from options to the files that an image is made of |
@@ -22,6 +22,7 @@ mod output;
 mod parts;
 mod progress;
 mod room;
+mod serve;
 mod size;
 
 use std::process::ExitCode;
@@ -50,5 +51,6 @@ fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Map(args) => map::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Convert(args) => convert::run(&args),
+        Verb::Serve(args) => serve::run(&args),
     }
 }

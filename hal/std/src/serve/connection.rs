@@ -1,0 +1,630 @@
+//! Bytes of one client: handshake, requests in, replies out.
+
+use core::mem;
+use core::ops::ControlFlow;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use fvd_nbd::export::Export;
+use fvd_nbd::handshake::{Agreed, Handshake, INPUT_BYTES_MAX, Progress};
+use fvd_nbd::reply::{self, Errno};
+use fvd_nbd::request::{Command, REQUEST_BYTES, Request, RequestError};
+
+use super::task::{Origin, Start, Wanted};
+use super::{BYTES_MAX, Counters, IN_FLIGHT_MAX};
+use crate::aligned::AlignedBuffer;
+
+/// Bytes read ahead: many requests, or a whole option of the handshake.
+const INPUT_BYTES: usize = if INPUT_BYTES_MAX > 64 << 10 {
+    INPUT_BYTES_MAX
+} else {
+    64 << 10
+};
+
+/// Replies that one system call carries.
+const SEND_SLICES: usize = 32;
+
+/// Buffers that are kept for the next request of the same size.
+const SPARES_MAX: usize = 32;
+
+/// Longest buffer that is kept.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+/// A socket.
+pub(super) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    pub(super) fn unix(stream: UnixStream) -> io::Result<Stream> {
+        stream.set_nonblocking(true)?;
+        Ok(Stream::Unix(stream))
+    }
+
+    pub(super) fn tcp(stream: TcpStream) -> io::Result<Stream> {
+        stream.set_nonblocking(true)?;
+        // Replies are gathered here; waiting for more would only delay them.
+        stream.set_nodelay(true)?;
+        Ok(Stream::Tcp(stream))
+    }
+
+    /// Reads what is there; 0 = the client is gone. `None` if nothing is there now.
+    fn receive(&mut self, target: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            let result = match self {
+                Stream::Unix(stream) => stream.read(target),
+                Stream::Tcp(stream) => stream.read(target),
+            };
+            match result {
+                Ok(count) => return Ok(Some(count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.write_vectored(slices),
+            Stream::Tcp(stream) => stream.write_vectored(slices),
+        }
+    }
+}
+
+/// Bytes on their way to a client.
+pub(super) struct Reply {
+    head: Vec<u8>,
+    data: Option<AlignedBuffer>,
+    /// A buffer that came home with it and carries nothing.
+    spare: Option<AlignedBuffer>,
+    sent: usize,
+    /// Bytes of data that its request held.
+    held: usize,
+    error: bool,
+}
+
+impl Reply {
+    pub(super) fn bytes(head: Vec<u8>) -> Reply {
+        Reply {
+            head,
+            data: None,
+            spare: None,
+            sent: 0,
+            held: 0,
+            error: false,
+        }
+    }
+
+    pub(super) fn success(structured: bool, request: &Request) -> Reply {
+        let cookie = request.cookie;
+        let asks = matches!(request.command, Command::Read | Command::BlockStatus { .. });
+        let head = if structured && asks {
+            reply::done(cookie).to_vec()
+        } else {
+            reply::simple(cookie, None).to_vec()
+        };
+        Reply {
+            held: held(request),
+            ..Reply::bytes(head)
+        }
+    }
+
+    pub(super) fn data(structured: bool, request: &Request, data: AlignedBuffer) -> Reply {
+        let (cookie, offset, len) = (request.cookie, request.offset, request.len);
+        let head = if structured {
+            reply::data_header(cookie, offset, len).to_vec()
+        } else {
+            reply::simple(cookie, None).to_vec()
+        };
+        Reply {
+            data: Some(data),
+            held: held(request),
+            ..Reply::bytes(head)
+        }
+    }
+
+    pub(super) fn failure(structured: bool, request: &Request, error: Errno) -> Reply {
+        let asks = matches!(request.command, Command::Read | Command::BlockStatus { .. });
+        Reply {
+            held: held(request),
+            ..Reply::refusal(structured && asks, request.cookie, error)
+        }
+    }
+
+    /// The answer to a request that holds nothing.
+    fn refusal(structured: bool, cookie: u64, error: Errno) -> Reply {
+        let head = if structured {
+            reply::error(cookie, error).to_vec()
+        } else {
+            reply::simple(cookie, Some(error)).to_vec()
+        };
+        Reply {
+            error: true,
+            ..Reply::bytes(head)
+        }
+    }
+
+    pub(super) fn and_spare(mut self, spare: Option<AlignedBuffer>) -> Reply {
+        self.spare = spare;
+        self
+    }
+
+    pub(super) fn is_error(&self) -> bool {
+        self.error
+    }
+
+    pub(super) fn data_len(&self) -> usize {
+        self.data.as_ref().map_or(0, |data| data.len())
+    }
+
+    fn len(&self) -> usize {
+        self.head.len() + self.data_len()
+    }
+
+    /// What is left to send.
+    fn slices(&self) -> [IoSlice<'_>; 2] {
+        let data: &[u8] = self.data.as_deref().unwrap_or(&[]);
+        let head = self.head.get(self.sent..).unwrap_or(&[]);
+        let sent_data = self.sent.saturating_sub(self.head.len());
+        [head, data.get(sent_data..).unwrap_or(&[])].map(IoSlice::new)
+    }
+}
+
+/// Bytes of data that a request carries, one way or the other.
+fn held(request: &Request) -> usize {
+    match request.command {
+        Command::Read | Command::Write { .. } => request.len as usize,
+        _ => 0,
+    }
+}
+
+/// What comes next from a client that has an export.
+enum Stage {
+    Header,
+    /// The data of a write, from `filled` on.
+    Payload {
+        wanted: Wanted,
+        filled: usize,
+    },
+    /// Data of a write that was refused.
+    Skip {
+        left: usize,
+        reply: Reply,
+    },
+    /// Understood, and waiting for room.
+    Ready(Wanted),
+}
+
+enum State {
+    Handshake(Handshake),
+    Requests {
+        agreed: Agreed,
+        stage: Stage,
+    },
+    /// Nothing more is read; what waits to be sent still is.
+    Ended,
+}
+
+/// One client.
+pub(super) struct Connection {
+    stream: Stream,
+    generation: u64,
+    /// When the handshake must be over.
+    deadline: Instant,
+    state: State,
+    input: Vec<u8>,
+    /// First byte of the input that was not used.
+    used: usize,
+    output: VecDeque<Reply>,
+    /// Requests that were started and whose reply is not sent.
+    in_flight: usize,
+    /// Bytes of data that they hold.
+    bytes: usize,
+    spares: Vec<AlignedBuffer>,
+    /// Whether the socket may have something to read.
+    readable: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, generation: u64, deadline: Instant) -> Connection {
+        let mut connection = Connection {
+            stream,
+            generation,
+            deadline,
+            state: State::Handshake(Handshake::new()),
+            input: Vec::new(),
+            used: 0,
+            output: VecDeque::new(),
+            in_flight: 0,
+            bytes: 0,
+            spares: Vec::new(),
+            readable: true,
+        };
+        connection.talk(Handshake::greeting().to_vec());
+        connection
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// When this client is sent away unless it has chosen an export.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        matches!(self.state, State::Handshake(_)).then_some(self.deadline)
+    }
+
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| now >= deadline)
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        self.output.is_empty()
+    }
+
+    fn is_at_bounds(&self) -> bool {
+        self.in_flight >= IN_FLIGHT_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// Whether reading can lead anywhere; `room` = a request could start.
+    pub(super) fn wants_input(&self, room: bool) -> bool {
+        match &self.state {
+            State::Handshake(_) => self.output.len() < IN_FLIGHT_MAX,
+            State::Requests { stage, .. } => match stage {
+                Stage::Ready(_) => false,
+                Stage::Payload { .. } | Stage::Skip { .. } => true,
+                Stage::Header => room && !self.is_at_bounds(),
+            },
+            State::Ended => false,
+        }
+    }
+
+    /// Whether something can be done without more input; `room` = a request could start.
+    pub(super) fn has_work(&self, room: bool) -> bool {
+        match &self.state {
+            State::Handshake(_) => false,
+            State::Requests { stage, .. } => match stage {
+                Stage::Ready(_) => room,
+                Stage::Payload { .. } | Stage::Skip { .. } => !self.unused().is_empty(),
+                Stage::Header => {
+                    room && !self.is_at_bounds() && self.unused().len() >= REQUEST_BYTES
+                }
+            },
+            State::Ended => self.is_finished(),
+        }
+    }
+
+    /// Whether nothing is left to be done for a client that said good-bye.
+    fn is_finished(&self) -> bool {
+        self.output.is_empty() && self.in_flight == 0
+    }
+
+    /// There is something to read.
+    pub(super) fn set_readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// Something of the handshake: not a reply to a request.
+    fn talk(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.in_flight += 1;
+            self.output.push_back(Reply::bytes(bytes));
+        }
+    }
+
+    /// Queues the reply to a request that was started.
+    pub(super) fn reply(&mut self, reply: Reply) {
+        self.output.push_back(reply);
+    }
+
+    /// Reads, if `reads`, and starts requests, until the input is used up or a bound is reached.
+    /// `Break` if the client is gone or makes no sense.
+    pub(super) fn advance(
+        &mut self,
+        exports: &[Export<'_>],
+        reads: bool,
+        counters: &mut Counters,
+        mut start: impl FnMut(Origin, Wanted) -> Start,
+    ) -> ControlFlow<()> {
+        // Bounded, so that one busy client can not keep the others waiting.
+        for _ in 0..2 * IN_FLIGHT_MAX {
+            let advanced = match &mut self.state {
+                State::Handshake(_) => self.shake_hands(exports),
+                State::Requests { .. } => self.take_request(exports, counters, &mut start),
+                State::Ended => {
+                    return if self.is_finished() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    };
+                }
+            };
+            match advanced {
+                Next::Again => {}
+                Next::Wait => return ControlFlow::Continue(()),
+                Next::Input if !reads => return ControlFlow::Continue(()),
+                Next::Input => match self.fill() {
+                    Ok(true) => {}
+                    Ok(false) => return ControlFlow::Continue(()),
+                    Err(_) => return ControlFlow::Break(()),
+                },
+                Next::End => self.state = State::Ended,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn unused(&self) -> &[u8] {
+        self.input.get(self.used..).unwrap_or(&[])
+    }
+
+    /// Reads more. False if nothing is there now.
+    fn fill(&mut self) -> io::Result<bool> {
+        if !self.readable {
+            return Ok(false);
+        }
+        // The data of a write go where they belong, unless only a few are left.
+        if let State::Requests {
+            stage: Stage::Payload { wanted, filled },
+            ..
+        } = &mut self.state
+            && let Some(buffer) = &mut wanted.buffer
+            && buffer.len() - *filled >= 4096
+        {
+            let target = buffer.get_mut(*filled..).unwrap_or(&mut []);
+            let count = self.stream.receive(target)?;
+            // Less than there was room for: that was all.
+            self.readable = count == Some(target.len());
+            *filled += count.unwrap_or(0);
+            return progress(count);
+        }
+        self.input.drain(..self.used);
+        self.used = 0;
+        let have = self.input.len();
+        self.input.resize(INPUT_BYTES.max(have), 0);
+        let target = self.input.get_mut(have..).unwrap_or(&mut []);
+        let room = target.len();
+        let result = self.stream.receive(target);
+        let count = *result.as_ref().unwrap_or(&None);
+        self.readable = count == Some(room);
+        self.input.truncate(have + count.unwrap_or(0));
+        result.and_then(progress)
+    }
+
+    fn shake_hands(&mut self, exports: &[Export<'_>]) -> Next {
+        let State::Handshake(handshake) = &mut self.state else {
+            return Next::End;
+        };
+        let input = self.input.get(self.used..).unwrap_or(&[]);
+        let mut said = Vec::new();
+        let (used, progress) =
+            handshake.advance(input, exports, &mut |bytes| said.extend_from_slice(bytes));
+        self.used += used;
+        self.talk(said);
+        match progress {
+            Progress::Pending => Next::Input,
+            Progress::Agreed(agreed) => {
+                self.state = State::Requests {
+                    agreed,
+                    stage: Stage::Header,
+                };
+                Next::Again
+            }
+            Progress::Ended(_) => Next::End,
+        }
+    }
+
+    fn take_request(
+        &mut self,
+        exports: &[Export<'_>],
+        counters: &mut Counters,
+        start: &mut impl FnMut(Origin, Wanted) -> Start,
+    ) -> Next {
+        let State::Requests { agreed, stage } = &mut self.state else {
+            return Next::End;
+        };
+        let agreed = *agreed;
+        match mem::replace(stage, Stage::Header) {
+            Stage::Header => self.take_header(&agreed, exports),
+            Stage::Payload { mut wanted, filled } => {
+                let Some(buffer) = &mut wanted.buffer else {
+                    return Next::End;
+                };
+                let left = buffer.get_mut(filled..).unwrap_or(&mut []);
+                let input = self.input.get(self.used..).unwrap_or(&[]);
+                let count = left.len().min(input.len());
+                if let (Some(to), Some(from)) = (left.get_mut(..count), input.get(..count)) {
+                    to.copy_from_slice(from);
+                }
+                let (filled, whole) = (filled + count, count == left.len());
+                self.used += count;
+                if whole {
+                    counters.written_bytes += u64::from(wanted.request.len);
+                    self.enter(Stage::Ready(wanted))
+                } else {
+                    self.enter(Stage::Payload { wanted, filled });
+                    Next::Input
+                }
+            }
+            Stage::Skip { left, reply } => {
+                let count = left.min(self.unused().len());
+                self.used += count;
+                if count == left {
+                    counters.requests += 1;
+                    counters.errors += 1;
+                    self.reply(reply);
+                    Next::Again
+                } else {
+                    let left = left - count;
+                    self.enter(Stage::Skip { left, reply });
+                    Next::Input
+                }
+            }
+            Stage::Ready(wanted) => self.start(&agreed, wanted, counters, start),
+        }
+    }
+
+    fn enter(&mut self, next: Stage) -> Next {
+        if let State::Requests { stage, .. } = &mut self.state {
+            *stage = next;
+        }
+        Next::Again
+    }
+
+    fn take_header(&mut self, agreed: &Agreed, exports: &[Export<'_>]) -> Next {
+        if self.is_at_bounds() {
+            return Next::Wait;
+        }
+        let Some(bytes) = self.unused().first_chunk::<REQUEST_BYTES>().copied() else {
+            return Next::Input;
+        };
+        let Some(export) = exports.get(agreed.export) else {
+            return Next::End;
+        };
+        self.used += REQUEST_BYTES;
+        match Request::parse(&bytes, export, agreed) {
+            Ok(request) if request.command == Command::Disconnect => Next::End,
+            Ok(request) => {
+                self.in_flight += 1;
+                let len = held(&request);
+                let buffer = self.buffer(len);
+                if len != 0 && buffer.is_none() {
+                    return self.refuse(agreed, &request);
+                }
+                self.bytes += len;
+                let wanted = Wanted { request, buffer };
+                self.enter(match request.command {
+                    Command::Write { .. } => Stage::Payload { wanted, filled: 0 },
+                    _ => Stage::Ready(wanted),
+                })
+            }
+            Err(RequestError::Refused(refusal)) => {
+                self.in_flight += 1;
+                let reply = Reply::refusal(refusal.structured, refusal.cookie, refusal.error);
+                let left = refusal.payload_bytes as usize;
+                self.enter(Stage::Skip { left, reply })
+            }
+            Err(RequestError::Magic(_) | RequestError::Oversized(_)) => Next::End,
+        }
+    }
+
+    /// There is no memory for a request.
+    fn refuse(&mut self, agreed: &Agreed, request: &Request) -> Next {
+        let read = request.command == Command::Read;
+        let reply = Reply::refusal(agreed.structured && read, request.cookie, Errno::NoMem);
+        let left = if read { 0 } else { request.len as usize };
+        self.enter(Stage::Skip { left, reply })
+    }
+
+    fn start(
+        &mut self,
+        agreed: &Agreed,
+        wanted: Wanted,
+        counters: &mut Counters,
+        start: &mut impl FnMut(Origin, Wanted) -> Start,
+    ) -> Next {
+        let origin = Origin {
+            generation: self.generation,
+            structured: agreed.structured,
+        };
+        match start(origin, wanted) {
+            Start::Started => Next::Again,
+            Start::Answered(reply) => {
+                counters.requests += 1;
+                counters.errors += u64::from(reply.is_error());
+                self.reply(reply);
+                Next::Again
+            }
+            Start::Full(wanted) => {
+                self.enter(Stage::Ready(wanted));
+                Next::Wait
+            }
+        }
+    }
+
+    /// Memory for `len` bytes; `None` for none, or if there is none to be had.
+    fn buffer(&mut self, len: usize) -> Option<AlignedBuffer> {
+        let spare = self.spares.iter().position(|spare| spare.len() == len);
+        match spare {
+            Some(index) => Some(self.spares.swap_remove(index)),
+            None => AlignedBuffer::new(len),
+        }
+    }
+
+    /// Sends what waits, as far as the client takes it. `Break` if it is gone.
+    pub(super) fn send(&mut self) -> ControlFlow<()> {
+        while !self.output.is_empty() {
+            let slices: Vec<IoSlice<'_>> = self
+                .output
+                .iter()
+                .flat_map(Reply::slices)
+                .filter(|slice| !slice.is_empty())
+                .take(SEND_SLICES)
+                .collect();
+            match self.stream.send(&slices) {
+                Ok(0) => return ControlFlow::Break(()),
+                Ok(count) => self.on_sent(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn on_sent(&mut self, mut count: usize) {
+        while let Some(reply) = self.output.front_mut() {
+            let left = reply.len() - reply.sent;
+            let part = left.min(count);
+            reply.sent += part;
+            count -= part;
+            if part < left {
+                return;
+            }
+            if let Some(reply) = self.output.pop_front() {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.bytes = self.bytes.saturating_sub(reply.held);
+                for buffer in [reply.data, reply.spare].into_iter().flatten() {
+                    if self.spares.len() < SPARES_MAX && buffer.len() <= SPARE_BYTES_MAX {
+                        self.spares.push(buffer);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.stream {
+            Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tcp(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// Whether something was read.
+fn progress(count: Option<usize>) -> io::Result<bool> {
+    match count {
+        Some(0) => Err(ErrorKind::UnexpectedEof.into()),
+        Some(_) => Ok(true),
+        None => Ok(false),
+    }
+}
+
+/// How to go on with a client.
+enum Next {
+    /// Look again.
+    Again,
+    /// Something else must happen first.
+    Wait,
+    /// More input is needed.
+    Input,
+    /// There will be no more.
+    End,
+}
