@@ -1,0 +1,17 @@
+//! `fvd serve`: clients that know the protocol, clients that do not, and clients that vanish.
+//!
+//! | file | its one job |
+//! | --- | --- |
+//! | `server` | a server in a process of its own |
+//! | `wire` | a client made by hand, which can do what no library lets one do |
+//! | `tools` | the clients that people use |
+//! | `protocol` | requests, answers, refusals |
+//! | `faults` | slow, silent, vanished and malicious clients, signals |
+
+#[path = "../common/mod.rs"]
+mod common;
+mod faults;
+mod protocol;
+mod server;
+mod tools;
+mod wire;
