@@ -78,7 +78,7 @@ const CASES: [(Case, &str, &str, [Bar; 2]); 4] = [
         Case::FirstWriteFlush,
         "flush",
         "first write + flush",
-        [goal(8000), goal(3000)],
+        [gate(8000), gate(3000)],
     ),
 ];
 
