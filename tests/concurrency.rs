@@ -2,9 +2,10 @@
 
 mod common;
 
+use common::gate::Gate;
 use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Setup, result_of};
-use fvd::buffer::{Head, Op};
-use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Ram, When};
+use fvd::buffer::Op;
+use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind};
 use fvd::stores::{One, WithBase};
 use fvd::units::Instant;
 use fvd::{CancelOutcome, StaleRequest};
@@ -15,55 +16,6 @@ const SETUP: Setup = Setup {
     external: false,
     used: false,
 };
-
-/// Keeps what `holds` says until it is opened, and notes every operation.
-struct Gate {
-    inner: Ram,
-    holds: fn(&Head) -> bool,
-    held: Vec<Op>,
-    heads: Vec<Head>,
-}
-
-impl Gate {
-    fn new(inner: Ram) -> Gate {
-        Gate {
-            inner,
-            holds: |_| false,
-            held: Vec::new(),
-            heads: Vec::new(),
-        }
-    }
-
-    fn open(&mut self) {
-        self.holds = |_| false;
-        for op in self.held.drain(..) {
-            assert!(self.inner.submit(op).is_ok());
-        }
-    }
-}
-
-impl BlockDevice for Gate {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
-    }
-
-    fn submit(&mut self, op: Op) -> Result<(), Op> {
-        self.heads.push(op.head());
-        if (self.holds)(&op.head()) {
-            self.held.push(op);
-            return Ok(());
-        }
-        self.inner.submit(op)
-    }
-
-    fn poll(&mut self, now: Instant) -> Option<Op> {
-        self.inner.poll(now)
-    }
-
-    fn poll_at(&self) -> When {
-        self.inner.poll_at()
-    }
-}
 
 type Disk = fvd::Disk<WithBase<One<Gate>, Gate>>;
 

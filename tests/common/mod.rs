@@ -1,6 +1,8 @@
 //! What the integration tests share: memory, devices, small images of every set-up.
 #![allow(dead_code)] // each test file uses a part
 
+pub(crate) mod gate;
+
 use std::mem::MaybeUninit;
 
 use fvd::blocking;
