@@ -1,0 +1,229 @@
+//! What a disk does without being asked: commits when time or room is up, checkpoints when the
+//! journal is half full. And the numbers it keeps, held against what its devices saw.
+
+mod common;
+
+use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Rng, Setup, result_of};
+use fvd::device::{BlockDevice, Counting, Counts, OpFlags, OpKind, Ram, When};
+use fvd::open::OpenOptions;
+use fvd::stores::{Two, WithBase};
+use fvd::units::Instant;
+use fvd::{Disk, Stats};
+
+const OVERLAY: Setup = Setup {
+    table: true,
+    base_bytes: DISK_BYTES,
+    external: true,
+    used: false,
+};
+
+const CHUNKS: u64 = DISK_BYTES / CHUNK_BYTES;
+/// Units of the journal of every set-up.
+const UNITS: u64 = (16 << 10) / 512;
+
+type Apart = Disk<WithBase<Two<Counting<Ram>, Counting<Ram>>, Counting<Ram>>>;
+
+/// A disk, its caller and its clock.
+struct Bench {
+    disk: Apart,
+    client: Client,
+    now: u64,
+    /// What the disk had counted when it was open.
+    opened: Stats,
+}
+
+fn bench(options: OpenOptions) -> Bench {
+    let (metadata, data) = OVERLAY.devices();
+    let stores = Two::new(Counting::new(metadata), Counting::new(data.expect("apart")));
+    let stores = WithBase::new(stores, Counting::new(OVERLAY.base()));
+    let disk = common::open(stores, options);
+    let mut bench = Bench {
+        opened: disk.stats(),
+        disk,
+        client: Client::new(4),
+        now: 0,
+    };
+    bench.take();
+    bench
+}
+
+impl Bench {
+    fn run(&mut self, kind: OpKind, offset: u64, len: u64) {
+        let mut op = self.client.op(kind, OpFlags::NONE, offset, len, 0);
+        if len != 0 {
+            op.push(common::lend(len as usize, 0x22).1).expect("room");
+        }
+        assert!(self.disk.submit(op).is_ok());
+        for _ in 0..10_000 {
+            if let Some(mut op) = self.poll() {
+                assert_eq!(result_of(&op), Ok(()));
+                drop(op.pop());
+                self.client.put(op);
+                return;
+            }
+        }
+        panic!("a request that never finishes");
+    }
+
+    fn write(&mut self, offset: u64, len: u64) {
+        self.run(OpKind::Write, offset, len);
+    }
+
+    fn poll(&mut self) -> Option<fvd::buffer::Op> {
+        self.disk.poll(Instant::from_micros(self.now))
+    }
+
+    /// Polls until nothing is to be done before time passes.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            assert!(self.poll().is_none());
+        }
+    }
+
+    /// Counts since the last call: metadata, data, base.
+    fn take(&mut self) -> [Counts; 3] {
+        let (stores, base) = self.disk.stores_mut().parts_mut();
+        let (metadata, data) = stores.parts_mut();
+        [metadata.take(), data.take(), base.take()]
+    }
+}
+
+#[test]
+fn a_mapping_is_committed_by_itself_when_its_time_is_up() {
+    let delay = 1000;
+    let mut bench = bench(OpenOptions {
+        commit_delay_micros: delay,
+        ..common::options()
+    });
+    assert_eq!(bench.disk.poll_at(), When::Event, "nothing to do, ever");
+    bench.now = 77;
+    bench.write(0, BLOCK_BYTES);
+    bench.settle();
+    let due = Instant::from_micros(77 + delay);
+    assert_eq!(bench.disk.poll_at(), When::At(due));
+    // A later one does not put the first one off.
+    bench.now += delay - 1;
+    bench.write(CHUNK_BYTES, BLOCK_BYTES);
+    bench.settle();
+    assert_eq!(bench.take()[0].operations(), 0, "not yet");
+    assert_eq!(bench.disk.poll_at(), When::At(due));
+    bench.now += 1;
+    bench.settle();
+    let [metadata, ..] = bench.take();
+    assert_eq!((metadata.writes, metadata.flushes), (1, 1));
+    assert_eq!(bench.disk.poll_at(), When::Event);
+    // And the clock starts again with the next.
+    bench.now += 5 * delay;
+    bench.write(2 * CHUNK_BYTES, BLOCK_BYTES);
+    bench.settle();
+    assert_eq!(bench.take()[0].operations(), 0);
+    let due = Instant::from_micros(bench.now + delay);
+    assert_eq!(bench.disk.poll_at(), When::At(due));
+}
+
+#[test]
+fn a_commit_starts_when_half_of_the_pending_table_is_taken() {
+    let mut bench = bench(OpenOptions {
+        pending_max: 16,
+        ..common::options()
+    });
+    for chunk in 0..7 {
+        bench.write(chunk * CHUNK_BYTES, BLOCK_BYTES);
+        bench.settle();
+    }
+    assert_eq!(bench.take()[0].operations(), 0);
+    bench.write(7 * CHUNK_BYTES, BLOCK_BYTES);
+    bench.settle();
+    assert_eq!(bench.disk.stats().commits - bench.opened.commits, 1);
+    assert_eq!(bench.take()[0].writes, 1, "one unit for eight mappings");
+}
+
+#[test]
+fn a_checkpoint_starts_when_half_of_the_journal_is_used() {
+    let mut bench = bench(OpenOptions {
+        // So that every unit is written by a commit.
+        eager_after_flushes: 255,
+        ..common::options()
+    });
+    // One unit each.
+    for chunk in 0..UNITS / 2 - 1 {
+        bench.write(chunk * CHUNK_BYTES, BLOCK_BYTES);
+        bench.run(OpKind::Flush, 0, 0);
+        bench.settle();
+    }
+    assert_eq!(bench.disk.stats().checkpoints, bench.opened.checkpoints);
+    bench.write(CHUNK_BYTES * UNITS / 2, BLOCK_BYTES);
+    bench.run(OpKind::Flush, 0, 0);
+    bench.settle();
+    assert_eq!(bench.disk.stats().checkpoints, bench.opened.checkpoints + 1);
+    let stable_seq = bench.disk.header().core.stable_seq;
+    // Its space is free again: half a journal later comes the next one.
+    for chunk in UNITS..UNITS + UNITS / 2 {
+        bench.write(chunk * CHUNK_BYTES, BLOCK_BYTES);
+        bench.run(OpKind::Flush, 0, 0);
+        bench.settle();
+    }
+    assert_eq!(bench.disk.stats().checkpoints, bench.opened.checkpoints + 2);
+    let moved = bench.disk.header().core.stable_seq - stable_seq;
+    // The unit that filled the half was on its way, so it stays for the next one.
+    assert_eq!(moved, UNITS / 2 - 1);
+}
+
+#[test]
+fn a_checkpoint_that_was_asked_for_writes_what_changed_and_the_header() {
+    let mut bench = bench(common::options());
+    bench.write(0, BLOCK_BYTES);
+    bench.run(OpKind::Flush, 0, 0);
+    let before = bench.disk.stats();
+    bench.take();
+    bench.disk.request_checkpoint();
+    bench.settle();
+    let [metadata, data, _] = bench.take();
+    // A page of the table, one of the bitmap, the checksums; flush; header; flush.
+    assert_eq!((metadata.writes, metadata.flushes), (4, 2));
+    assert_eq!(data.operations(), 0);
+    let after = bench.disk.stats();
+    assert_eq!(after.checkpoints, before.checkpoints + 1);
+    assert_eq!(after.pages_written, before.pages_written + 2);
+    assert_eq!(after.metadata_writes, before.metadata_writes + 4);
+    // Nothing changed since: the next one is a header only.
+    bench.disk.request_checkpoint();
+    bench.settle();
+    let [metadata, ..] = bench.take();
+    assert_eq!((metadata.writes, metadata.flushes), (1, 1));
+}
+
+#[test]
+fn the_numbers_are_what_the_devices_saw() {
+    let mut bench = bench(common::options());
+    let mut rng = Rng(9);
+    let mut touched = [false; CHUNKS as usize];
+    let writes = 300;
+    for _ in 0..writes {
+        let sectors = 1 + rng.below(70);
+        let start = rng.below(DISK_BYTES / 512 - sectors) * 512;
+        let end = start + sectors * 512;
+        for chunk in start / CHUNK_BYTES..=(end - 1) / CHUNK_BYTES {
+            touched[chunk as usize] = true;
+        }
+        bench.write(start, end - start);
+    }
+    bench.settle();
+    let [metadata, data, base] = bench.take();
+    let (stats, was) = (bench.disk.stats(), bench.opened);
+    assert_eq!(stats.requests, writes);
+    assert_eq!(stats.fills, base.operations());
+    assert_eq!(stats.forwarded + stats.parts, data.writes);
+    let chunks = touched.iter().filter(|touched| **touched).count();
+    assert_eq!(stats.chunks_reserved, chunks as u64);
+    assert_eq!(stats.chunks_zeroed, 0, "the store was fresh");
+    // Each commit hides base data, so each flushes data before its units and metadata after them.
+    let commits = stats.commits - was.commits;
+    assert!(commits > 0);
+    assert_eq!(stats.strict_commits - was.strict_commits, commits);
+    assert_eq!((data.flushes, metadata.flushes), (commits, commits));
+    assert_eq!(stats.journal_writes - was.journal_writes, metadata.writes);
+    let units = stats.journal_units - was.journal_units;
+    assert_eq!(metadata.write_bytes, units * 512);
+    assert_eq!((stats.growths, stats.protocol_errors), (0, 0));
+}
