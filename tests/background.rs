@@ -57,7 +57,8 @@ impl Bench {
         for _ in 0..10_000 {
             if let Some(mut op) = self.poll() {
                 assert_eq!(result_of(&op), Ok(()));
-                drop(op.pop());
+                // The buffers of these tests are never used again.
+                while op.pop().is_some() {}
                 self.client.put(op);
                 return;
             }

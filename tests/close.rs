@@ -152,7 +152,7 @@ fn memory_that_a_device_keeps_is_missed_at_the_end() {
     assert!(disk.poll(Instant::ZERO).is_none());
     let gate = &mut disk.stores_mut().0;
     let mut op = gate.held.pop().expect("the commit's write");
-    drop(op.pop());
+    assert!(op.pop().is_some());
     op.complete(Ok(()));
     gate.forged.push(op);
     gate.open();
