@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Client, DISK_BYTES, Rng, SECRET, Setup, Shuffled, all_setups, base_byte, result_of};
+use common::{Client, DISK_BYTES, Rng, SECRET, Setup, Shuffled, all_setups, result_of};
 use fvd::buffer::{Lease, LentOp, Op};
 use fvd::device::{BlockDevice, OpFlags, OpKind, Ram};
 use fvd::stores::{One, Stores, Two, WithBase};
@@ -224,25 +224,9 @@ impl<D: BlockDevice> Run<D> {
     }
 }
 
-/// What the guest sees before it writes anything.
-fn initial_model(setup: &Setup) -> Vec<u8> {
-    let raw_secret = setup.used && !setup.table && setup.base_bytes == 0;
-    let mut model = vec![if raw_secret { SECRET } else { 0 }; DISK_BYTES as usize];
-    for (index, byte) in model.iter_mut().enumerate().take(setup.base_bytes as usize) {
-        *byte = base_byte(index);
-    }
-    if !setup.table && setup.base_bytes != 0 {
-        // Without a table, what lies beyond the base is the store itself, like on a raw disk.
-        let blocks = setup.base_bytes.div_ceil(common::BLOCK_BYTES) * common::BLOCK_BYTES;
-        let beyond = if setup.used { SECRET } else { 0 };
-        model[(blocks.min(DISK_BYTES)) as usize..].fill(beyond);
-    }
-    model
-}
-
 fn exercise<S: Stores>(stores: S, setup: &Setup, operations: u64, seed: u64) {
     let disk = common::open(stores, common::options());
-    let mut run = Run::new(disk, initial_model(setup), seed);
+    let mut run = Run::new(disk, setup.initial_bytes(), seed);
     run.run(operations);
     let Run { disk, model, .. } = run;
     // Open again: the same bytes, twice, the second time after more writes.

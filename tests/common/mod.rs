@@ -221,6 +221,22 @@ impl Setup {
         )
     }
 
+    /// What the guest sees before it writes anything.
+    pub(crate) fn initial_bytes(&self) -> Vec<u8> {
+        let raw_secret = self.used && !self.table && self.base_bytes == 0;
+        let mut model = vec![if raw_secret { SECRET } else { 0 }; DISK_BYTES as usize];
+        for (index, byte) in model.iter_mut().enumerate().take(self.base_bytes as usize) {
+            *byte = base_byte(index);
+        }
+        if !self.table && self.base_bytes != 0 {
+            // Without a table, what lies beyond the base is the store itself, like on a raw disk.
+            let blocks = self.base_bytes.div_ceil(BLOCK_BYTES) * BLOCK_BYTES;
+            let beyond = if self.used { SECRET } else { 0 };
+            model[(blocks.min(DISK_BYTES)) as usize..].fill(beyond);
+        }
+        model
+    }
+
     /// A base with a byte pattern.
     pub(crate) fn base(&self) -> Ram {
         Ram::new(base_bytes(self.base_bytes as usize)).read_only()
