@@ -33,8 +33,8 @@ pub(crate) struct Replay {
     expected: u64,
     /// Sequence number at which the run ended.
     gap: Option<u64>,
-    /// Highest sequence number of any valid unit.
-    highest: u64,
+    /// One more than the highest sequence number of any valid unit.
+    beyond: u64,
     /// Units of the commit that is being read.
     aside: u32,
     /// Sequence number after the last commit that was applied.
@@ -56,7 +56,7 @@ impl Replay {
             stable_seq,
             expected: stable_seq,
             gap: None,
-            highest: 0,
+            beyond: 0,
             aside: 0,
             applied: stable_seq,
             floor: header.zero_floor_chunk,
@@ -91,7 +91,8 @@ impl Replay {
             // A header that is newer than the one found was durable once (FORMAT decision 2).
             return Err(FormatError::corrupt(Field::StableSeq, view.stable_seq));
         }
-        self.highest = self.highest.max(view.seq);
+        view.commit_start()?;
+        self.beyond = self.beyond.max(view.seq.saturating_add(1));
         if bug(Bug::ReplayPastGap) && view.seq > self.expected {
             (self.expected, self.gap) = (view.seq, None);
         }
@@ -220,7 +221,7 @@ impl Replay {
         let seen = if bug(Bug::BurnReplayedOnly) {
             0
         } else {
-            self.highest.saturating_add(1)
+            self.beyond
         };
         let burnt = if bug(Bug::BurnReplayedOnly) {
             1

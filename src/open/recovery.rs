@@ -6,7 +6,7 @@ use core::task::Poll;
 use crate::buffer::{Arena, Head, Op};
 use crate::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
 use crate::engine::{Disk, Tag, Work};
-use crate::format::page::PageKind;
+use crate::format::page::{CHECKSUM_BYTES, PageKind};
 use crate::format::{Field, FormatError, PAGE_BYTES, Region};
 use crate::journal::CheckpointKind;
 use crate::journal::replay::Replay;
@@ -236,6 +236,9 @@ impl<S: Stores> Opening<S> {
             self.reading = disk.open_read(region.offset + done, region.bytes - done);
             self.step = Step::Sums(done);
         } else {
+            // What is behind the last checksum means nothing, and is written as zeros.
+            let used = disk.map.counts.total() as usize * CHECKSUM_BYTES as usize;
+            disk.map.sums.get_mut(used..).unwrap_or(&mut []).fill(0);
             self.step = Step::Journal(0);
         }
     }

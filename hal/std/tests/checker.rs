@@ -6,6 +6,8 @@ mod common;
 mod damage;
 #[path = "checker/headers.rs"]
 mod headers;
+#[path = "checker/journals.rs"]
+mod journals;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -88,6 +90,20 @@ impl Both {
     fn say_of(&self, code: i32, bytes: &[u8], what: &str) {
         self.folder.write("copy.fvd", bytes);
         self.say(code, "copy.fvd", None, what);
+    }
+
+    /// Fails unless both refuse a copy with these bytes, whatever they call it.
+    #[track_caller]
+    fn refuse(&self, bytes: &[u8], what: &str) {
+        self.folder.write("copy.fvd", bytes);
+        let (first, second) = (
+            self.folder.run("check copy.fvd"),
+            self.checker("copy.fvd", None),
+        );
+        for said in [first, second] {
+            let refused = [CORRUPT, CAN_NOT_CHECK].contains(&said.code);
+            assert!(refused, "{what}: {said:?}");
+        }
     }
 
     /// Writes a base that ends within a block, and raw data with holes.

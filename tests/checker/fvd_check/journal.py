@@ -129,9 +129,8 @@ def commit_most(header: Header) -> int:
 
 
 def check_units(header: Header, units: list[Unit], report: Report) -> None:
-    """What holds for each unit that counts, in the run or not: "a unit that counts and breaks a rule is Corrupt"
-    (§7.2). Rules that need sizes of the disk or the store are for replayed records only (§7.5, 5): an old unit may
-    name what the disk had before it was resized."""
+    """What holds for each unit that counts, replayed or not: the rules for its trailer (§7.2). Those for its records
+    are for replayed ones only."""
     for unit in units:
         if unit.index >= commit_most(header):
             report.corrupt(unit.where, f"index {unit.index}: a commit has at most {commit_most(header)} units")
@@ -140,7 +139,6 @@ def check_units(header: Header, units: list[Unit], report: Report) -> None:
         if unit.stable_seq > header.stable_journal_epoch:  # §7.5, 2
             stable = header.stable_journal_epoch
             report.corrupt(unit.where, f"stable_seq {unit.stable_seq} above the header's {stable}: a slot was lost")
-        parse(unit, report)
 
 
 def run(header: Header, units: list[Unit], report: Report) -> list[Unit]:
@@ -173,6 +171,9 @@ def read(source: Source, header: Header, report: Report) -> list[Unit]:
     units = read_units(source, header)
     check_units(header, units, report)
     replay = run(header, units, report)
+    burnt = max([header.stable_journal_epoch, *(unit.seq + 1 for unit in units)]) + header.units
+    if burnt >= 1 << 63:  # §7.5, 7
+        report.corrupt(header.where("stable_journal_epoch"), f"recovery would go on at {burnt}, not below 2^63")
     if replay:
         report.note(f"journal units {replay[0].seq} to {replay[-1].seq}", "replayed in memory")
     report.refuse_if_any()

@@ -32,7 +32,7 @@ pub(super) struct Target {
     pub(super) file: File,
     /// Nothing is ever written, so a flush has nothing to lose.
     read_only: bool,
-    /// Bytes between the end of the file at open and the next whole sector; they read zeros.
+    /// Bytes from the end of the file at open to the capacity, if that is more; they read zeros.
     tail: Range<u64>,
     /// Length of the file, changed by growth only.
     len: Mutex<u64>,

@@ -114,7 +114,7 @@ impl FileDevice {
         self.id
     }
 
-    /// Bytes in the file when it was opened; the capacity is this rounded up to whole sectors.
+    /// Bytes in the file when it was opened; the capacity is this in whole sectors.
     #[must_use]
     pub fn len_at_open(&self) -> u64 {
         self.len_bytes

@@ -37,6 +37,9 @@ pub struct FileOptions {
     /// Overrides [`Geometry::atomic_write_bytes`]: a power of two, at least 512. Without it, what a
     /// block device names as its physical block, and 4096 for a regular file.
     pub atomic_write_bytes: Option<u32>,
+    /// Leaves out the bytes behind the last whole sector of a regular file. Without it they count as
+    /// a sector that ends in zeros, as a raw disk of any size needs.
+    pub whole_sectors: bool,
 }
 
 impl Default for FileOptions {
@@ -47,6 +50,7 @@ impl Default for FileOptions {
             grow_unit_bytes: None,
             threads: 8,
             atomic_write_bytes: None,
+            whole_sectors: false,
         }
     }
 }
@@ -228,9 +232,14 @@ fn regular_geometry(len: u64, options: &FileOptions) -> Geometry {
         }),
         _ => None,
     };
+    let capacity = if options.whole_sectors {
+        len - len % SECTOR_BYTES
+    } else {
+        execute::whole_sectors(len)
+    };
     Geometry {
         growth,
-        ..common_geometry(execute::whole_sectors(len), options)
+        ..common_geometry(capacity, options)
     }
 }
 

@@ -232,11 +232,13 @@ pub fn file_options(header: &Header, access: Access) -> FileOptions {
         let atomic_write_bytes = Some(header.atomic_unit);
         return FileOptions {
             atomic_write_bytes,
+            whole_sectors: true,
             ..FileOptions::read_only()
         };
     }
     FileOptions {
         grow_unit_bytes: Some(grow_unit(header)),
+        whole_sectors: true,
         ..FileOptions::default()
     }
 }

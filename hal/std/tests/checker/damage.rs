@@ -101,7 +101,8 @@ fn a_cut_off_image_is_the_same_to_both() {
         let Some(both) = Both::with_raw() else { return };
         both.folder.run(create).ends(0);
         let image = both.folder.read("disk.fvd");
-        for len in [0, 1, 4096, 8191, 8192, 12288, 20_000, image.len() - 512] {
+        let end = image.len();
+        for len in [0, 1, 4096, 8191, 8192, 12288, 20_000, end - 512, end - 1] {
             both.folder.write("copy.fvd", &image[..len]);
             let what = format!("{create}, cut to {len} bytes");
             both.say(CORRUPT, "copy.fvd", data, &what);
@@ -110,11 +111,16 @@ fn a_cut_off_image_is_the_same_to_both() {
         longer.resize(image.len() + 3 * MEBI, 1);
         both.folder.write("copy.fvd", &longer);
         both.say(CLEAN, "copy.fvd", data, create);
+        longer.truncate(image.len() + 100);
+        both.folder.write("copy.fvd", &longer);
+        both.say(CLEAN, "copy.fvd", data, "a part of a sector more");
         if let Some(data) = data {
             let data = both.folder.read(data);
-            both.folder.write("short", &data[..data.len() - 512]);
-            let what = "a data file that was cut off";
-            both.say(CORRUPT, "disk.fvd", Some("short"), what);
+            for missing in [512, 511, 1] {
+                both.folder.write("short", &data[..data.len() - missing]);
+                let what = format!("a data file without its last {missing} bytes");
+                both.say(CORRUPT, "disk.fvd", Some("short"), &what);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Both, CAN_NOT_CHECK, CLEAN, CORRUPT, End, MEBI, SLOT, merged, newest, session};
 
 /// CRC-32C of SPEC §1.3, bit by bit.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             (crc >> 1) ^ (0x82F6_3B78 * (crc & 1))
@@ -15,7 +15,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// Gives a slot a right checksum.
-fn seal(slot: &mut [u8]) {
+pub(super) fn seal(slot: &mut [u8]) {
     let crc = crc32c(&slot[..SLOT - 4]);
     slot[SLOT - 4..SLOT].copy_from_slice(&crc.to_le_bytes());
 }
@@ -106,6 +106,29 @@ fn rules_hold_for_bytes_with_a_right_checksum_too() {
         seal(slot);
         let what = format!("{bytes:?} at {at} of the slot");
         both.say_of(*code, &image, &what);
+    }
+}
+
+#[test]
+fn a_header_that_deserves_two_answers_gets_one_of_them() {
+    let Some(both) = Both::written(End::Closed) else {
+        return;
+    };
+    let image = both.folder.read("disk.fvd");
+    let slot = newest(&image);
+    let too_long: (usize, &[u8]) = (1064, &[b'b'; 300]); // a Limit
+    let large_journal: (usize, &[u8]) = (3204, &[1]); // a Limit
+    let unknown_feature: (usize, &[u8]) = (3335, &[1]); // Unsupported
+    for limit in [too_long, large_journal, unknown_feature] {
+        for (at, bytes) in [(3536, &[1][..]), (2128, &[0, 0, 3]), (3416, &[0xFF])] {
+            let mut image = image.clone();
+            image[slot ^ SLOT..][..SLOT].fill(0);
+            let slot = &mut image[slot..slot + SLOT];
+            slot[limit.0..limit.0 + limit.1.len()].copy_from_slice(limit.1);
+            slot[at..at + bytes.len()].copy_from_slice(bytes);
+            seal(slot);
+            both.refuse(&image, &format!("{bytes:?} at {at}, and {limit:?}"));
+        }
     }
 }
 
