@@ -80,11 +80,14 @@ impl Allocator {
     }
 
     /// Sets what recovery found: the size of the store and the floor below which chunks are dirty.
+    /// All are free then.
     pub(crate) fn begin(&mut self, chunks: u32, floor: u32) {
         self.chunks = chunks.min(self.chunks_max());
         self.fresh_next = floor.min(self.chunks);
         self.durable_floor = floor;
         self.dirty_free = self.fresh_next;
+        self.words.fill(0);
+        self.full.fill(0);
     }
 
     /// Marks a chunk that the table names. False if it is taken already, or was never handed out.

@@ -8,11 +8,13 @@ use core::mem::MaybeUninit;
 use core::task::Poll;
 
 use crate::buffer::{Arena, Head, Op, OpPool};
+use crate::check::Inspection;
 use crate::create::{Create, Created};
 use crate::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
 use crate::engine::{Closed, Closing, Disk, Staging};
 use crate::format::Header;
-use crate::open::{OpenError, OpenFailure, OpenOptions, Opening, Probe};
+use crate::open::{Layout, OpenError, OpenFailure, OpenOptions, Opening, Probe, Purpose};
+use crate::repair::{Repair, RepairError, Repaired};
 use crate::stores::Stores;
 use crate::units::Instant;
 
@@ -32,6 +34,49 @@ pub fn create<D: BlockDevice>(
     create.finish()
 }
 
+/// A probed image, and the memory for what follows.
+struct Prepared<S> {
+    stores: S,
+    layout: Layout,
+    memory: &'static mut [MaybeUninit<u8>],
+}
+
+/// The first step of opening, for whatever purpose.
+fn probe<S: Stores>(
+    stores: S,
+    options: OpenOptions,
+    memory: &'static mut [MaybeUninit<u8>],
+    purpose: Purpose,
+    idle: &mut impl FnMut(When) -> Instant,
+) -> Result<Prepared<S>, OpenFailure<S>> {
+    let mut probe = Probe::for_purpose(stores, memory, options, purpose);
+    let mut now = idle(When::Now);
+    while probe.poll(now) == Poll::Pending {
+        now = idle(probe.poll_at());
+    }
+    let probed = probe.finish().map_err(|failure| OpenFailure {
+        stores: failure.stores,
+        memory: failure.memory,
+        error: failure.error,
+    })?;
+    match probed.memory {
+        Some(memory) => Ok(Prepared {
+            stores: probed.stores,
+            layout: probed.layout,
+            memory,
+        }),
+        // A device kept a part of the memory, although its read came home.
+        None => Err(OpenFailure {
+            stores: probed.stores,
+            memory: None,
+            error: OpenError::Device {
+                role: crate::stores::Role::Metadata,
+                error: DeviceError::Protocol,
+            },
+        }),
+    }
+}
+
 /// Opens an image in one block of memory, which serves the probe first and the disk then.
 ///
 /// # Errors
@@ -42,33 +87,68 @@ pub fn open<S: Stores>(
     memory: &'static mut [MaybeUninit<u8>],
     mut idle: impl FnMut(When) -> Instant,
 ) -> Result<Disk<S>, OpenFailure<S>> {
-    let mut probe = Probe::new(stores, memory, options);
+    let probed = probe(stores, options, memory, Purpose::Use, &mut idle)?;
+    let mut opening = Opening::new(probed.stores, probed.layout, probed.memory);
     let mut now = idle(When::Now);
-    while probe.poll(now) == Poll::Pending {
-        now = idle(probe.poll_at());
-    }
-    let probed = probe.finish().map_err(|failure| OpenFailure {
-        stores: failure.stores,
-        memory: failure.memory,
-        error: failure.error,
-    })?;
-    let Some(memory) = probed.memory else {
-        // A device kept a part of the memory, although its read came home.
-        let error = OpenError::Device {
-            role: crate::stores::Role::Metadata,
-            error: DeviceError::Protocol,
-        };
-        return Err(OpenFailure {
-            stores: probed.stores,
-            memory: None,
-            error,
-        });
-    };
-    let mut opening = Opening::new(probed.stores, probed.layout, memory);
     while opening.poll(now) == Poll::Pending {
         now = idle(opening.poll_at());
     }
     opening.finish()
+}
+
+/// Reads an image to look at it; see [`Inspection`]. Nothing is written. The memory is as for
+/// [`open`].
+///
+/// # Errors
+/// As [`Probe`]: without a header nothing can be looked at. What is wrong behind it is no error.
+pub fn inspect<S: Stores>(
+    stores: S,
+    options: OpenOptions,
+    memory: &'static mut [MaybeUninit<u8>],
+    mut idle: impl FnMut(When) -> Instant,
+) -> Result<Inspection<S>, OpenFailure<S>> {
+    let options = OpenOptions {
+        read_only: true,
+        ..options
+    };
+    let probed = probe(stores, options, memory, Purpose::Inspect, &mut idle)?;
+    let mut opening = Opening::new(probed.stores, probed.layout, probed.memory);
+    let mut now = idle(When::Now);
+    while opening.poll(now) == Poll::Pending {
+        now = idle(opening.poll_at());
+    }
+    let (disk, survey) = opening.finish_survey()?;
+    Ok(Inspection::new(disk, survey))
+}
+
+/// Repairs an image; see [`Repair`]. The memory is as for [`open`].
+pub fn repair<S: Stores>(
+    stores: S,
+    options: OpenOptions,
+    memory: &'static mut [MaybeUninit<u8>],
+    mut idle: impl FnMut(When) -> Instant,
+) -> Repaired<S> {
+    let probed = match probe(stores, options, memory, Purpose::Repair, &mut idle) {
+        Ok(probed) => probed,
+        Err(failure) => {
+            return Repaired {
+                stores: failure.stores,
+                memory: failure.memory,
+                result: Err(RepairError::Open(failure.error)),
+            };
+        }
+    };
+    let mut repair = Repair::new(probed.stores, probed.layout, probed.memory);
+    let mut now = idle(When::Now);
+    loop {
+        while repair.poll(now) == Poll::Pending {
+            now = idle(repair.poll_at());
+        }
+        match repair.finish() {
+            Ok(repaired) => return repaired,
+            Err(again) => repair = again,
+        }
+    }
 }
 
 /// Closes a disk cleanly; see [`Disk::close`]. Requests in flight are completed and handed to

@@ -1,7 +1,14 @@
-//! What an open image looks like inside: extents for `map`, totals for `check` and `info`.
+//! What an image looks like inside: extents for `map`, totals for `info`, every fault for `check`.
 //!
-//! Opening already proves the structure: every page, every entry, one owner per chunk, nothing above
-//! the zero floor. What is left to say is how much is used.
+//! Opening proves the structure of an image: every page, every entry, one owner per chunk, nothing
+//! above the zero floor. What is left to say of an open one is how much is used. An
+//! [`Inspection`] looks at one that can not be opened, and says all that is wrong with it.
+
+mod finding;
+mod inspection;
+
+pub use finding::{Finding, GuestRange, Place, Problem, Severity};
+pub use inspection::Inspection;
 
 use crate::engine::Disk;
 use crate::format::table::TableEntry;

@@ -70,6 +70,7 @@ pub mod io;
 mod journal;
 mod meta;
 pub mod open;
+pub mod repair;
 pub mod seeded;
 pub mod shared;
 pub mod stores;

@@ -13,9 +13,11 @@ mod assemble;
 mod error;
 mod layout;
 mod memory;
+mod mend;
 mod options;
 mod probe;
 mod recovery;
+mod survey;
 mod verify;
 
 pub use error::{GeometryProblem, OpenError};
@@ -25,3 +27,4 @@ pub use options::OpenOptions;
 pub use probe::{PROBE_ARENA_BYTES, Probe, ProbeFailure, Probed};
 pub(crate) use recovery::OpenOp;
 pub use recovery::{OpenFailure, Opening};
+pub(crate) use survey::{Purpose, Survey};

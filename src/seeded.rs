@@ -114,6 +114,8 @@ pub enum Bug {
     SplitAndNoBurning,
     /// Replay goes on behind a gap.
     ReplayPastGap,
+    /// A repair writes the last pages in place without a record that covers them.
+    TailsMendedInPlace,
 }
 
 impl Bug {
@@ -172,6 +174,7 @@ impl Bug {
         Bug::SplitAndLastIgnored,
         Bug::SplitAndNoBurning,
         Bug::ReplayPastGap,
+        Bug::TailsMendedInPlace,
     ];
 }
 

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["format"],
     &["alloc", "meta", "stores"],
     &["engine", "journal", "open"],
-    &["check", "create"],
+    &["check", "create", "repair"],
     &["blocking"],
     &["io", "shared"],
 ];

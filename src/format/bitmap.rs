@@ -83,6 +83,19 @@ pub fn check_page(page: &[u8], page_index: u32, bitmap_blocks: u64) -> Result<()
     Ok(())
 }
 
+/// Clears bits at and above `bitmap_blocks`, where [`check_page`] wants zeros.
+pub fn clear_tail(bitmap: &mut [u8], bitmap_blocks: u64) {
+    let whole = usize::try_from(bitmap_blocks >> 3).unwrap_or(usize::MAX);
+    for (index, byte) in bitmap.iter_mut().enumerate().skip(whole) {
+        let kept = if index == whole {
+            group_mask(u32::try_from(bitmap_blocks & 7).unwrap_or(0))
+        } else {
+            0
+        };
+        *byte &= u8::try_from(kept).unwrap_or(0);
+    }
+}
+
 /// Up to three bytes from the one that holds `first_block`, and that block's bit in them.
 fn load_window(bitmap: &[u8], first_block: u64) -> ([u8; 4], u32) {
     let mut window = [0; 4];

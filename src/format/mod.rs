@@ -58,7 +58,7 @@ pub use layout::{BaseParams, CreateParams, JournalChoice, LayoutError, StoreChoi
 pub use name::{FormatName, Name, Text};
 pub use regions::{DataArea, Region, Regions};
 pub use rules::Limits;
-pub use slots::{ChosenSlot, Dialect, SlotIndex, choose_slot};
+pub use slots::{ChosenSlot, Dialect, SlotIndex, choose_slot, slot_faults};
 pub use spec2011::Header2011;
 
 /// Bytes of one header slot (SPEC.md §3).

@@ -171,6 +171,13 @@ pub fn choose_slot(
     Ok(chosen)
 }
 
+/// What is wrong with each slot by itself, before any rule is applied: for those who want to know
+/// more than [`choose_slot`] says.
+#[must_use]
+pub fn slot_faults(first: &[u8], second: &[u8]) -> [Option<FormatError>; 2] {
+    [first, second].map(|slot| check_slot(slot).err())
+}
+
 /// Checks length, magics, version and CRC of one slot.
 pub(super) fn check_slot(slot: &[u8]) -> Result<&RawSlot, FormatError> {
     match classify(slot) {

@@ -124,6 +124,12 @@ impl Replay {
         }
     }
 
+    /// Ends the run, and drops the commit that was being read.
+    pub(crate) fn stop(&mut self) {
+        self.end_run();
+        self.aside = 0;
+    }
+
     fn end_run(&mut self) {
         self.gap = self.gap.or(Some(self.expected));
     }

@@ -201,6 +201,46 @@ impl Map {
         }
     }
 
+    /// Whether something stands behind the last entry of the table or the last bit of the bitmap.
+    pub(crate) fn has_tails(&self) -> bool {
+        let (entries, bits) = self.tails();
+        self.table()
+            .get(entries..)
+            .unwrap_or(&[])
+            .iter()
+            .any(|byte| *byte != 0xFF)
+            || bitmap::check_page(self.bitmap(), 0, bits).is_err()
+    }
+
+    /// Clears it.
+    pub(crate) fn clear_tails(&mut self) {
+        let (entries, bits) = self.tails();
+        self.table_mut()
+            .get_mut(entries..)
+            .unwrap_or(&mut [])
+            .fill(0xFF);
+        bitmap::clear_tail(self.bitmap_mut(), bits);
+    }
+
+    /// Marks every page as changed; a deliberately wrong variant uses it.
+    pub(crate) fn mark_all_dirty(&mut self) {
+        for page in 0..self.counts.total() {
+            self.dirty.mark(page);
+        }
+    }
+
+    /// Where they begin: a byte of the table, a bit of the bitmap. That of a base that is not needed
+    /// has none.
+    fn tails(&self) -> (usize, u64) {
+        let entries = self.shape.chunk_count() as usize * table::ENTRY_BYTES as usize;
+        let bits = if self.bitmap_blocks == 0 {
+            u64::MAX
+        } else {
+            self.bitmap_blocks
+        };
+        (entries, bits)
+    }
+
     /// Bytes of a page by its number.
     pub(crate) fn page(&self, number: u32) -> Option<&[u8; PAGE_BYTES]> {
         let start = (number as usize).checked_mul(PAGE_BYTES)?;

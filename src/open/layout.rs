@@ -4,7 +4,7 @@ use crate::buffer::SEGMENTS_MAX;
 use crate::device::Geometry;
 use crate::engine::{REQUEST_CHUNKS_MAX, TransferLimits};
 use crate::format::journal::{commit_units_max, records_per_unit};
-use crate::format::{Field, FormatError, Header, PAGE_BYTES, SlotIndex};
+use crate::format::{ChosenSlot, Field, FormatError, Header, PAGE_BYTES, SlotIndex};
 use crate::journal::JournalSize;
 use crate::meta::MapSize;
 use crate::stores::{Role, Stores};
@@ -12,12 +12,16 @@ use crate::units::Shape;
 
 use super::error::{GeometryProblem, OpenError};
 use super::options::OpenOptions;
+use super::survey::Purpose;
 
 /// A probed image: its header, what the session will be like, and the memory that it takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     pub(crate) header: Header,
     pub(crate) slot: SlotIndex,
+    /// Whether the other slot holds a whole header too.
+    pub(crate) other_slot_valid: bool,
+    pub(crate) purpose: Purpose,
     pub(crate) shape: Shape,
     pub(crate) options: OpenOptions,
     pub(crate) geometry: Geometry,
@@ -34,10 +38,11 @@ impl Layout {
     /// Checks the devices against the header and computes all sizes.
     pub(crate) fn new<S: Stores>(
         stores: &S,
-        header: Header,
-        slot: SlotIndex,
+        chosen: &ChosenSlot,
         options: OpenOptions,
+        purpose: Purpose,
     ) -> Result<Layout, OpenError> {
+        let header = chosen.header;
         let options = options.clamped();
         let shape = header.shape();
         let metadata = checked(stores, Role::Metadata, &header, &options)?;
@@ -62,13 +67,21 @@ impl Layout {
         if header.core.need_zero_init && !header.has_table() && !options.store_reads_zeros {
             return Err(FormatError::unsupported(Field::NeedZeroInit, 1).into());
         }
-        header.validate(metadata.capacity_bytes, Some(data.capacity_bytes))?;
+        match header.validate(metadata.capacity_bytes, Some(data.capacity_bytes)) {
+            // What that means depends on the table, which is still to be read.
+            Err(error) if error.field == Field::StoreBytes && purpose != Purpose::Use => {}
+            result => {
+                result?;
+            }
+        }
         let base = check_base(stores, &header, &options)?;
         let base_bytes = base.map_or(0, |base| base.capacity_bytes.min(header.core.base_bytes));
         let limits = transfer_limits(&data, base.as_ref());
         Ok(Layout {
             header,
-            slot,
+            slot: chosen.slot,
+            other_slot_valid: chosen.other_valid,
+            purpose,
             shape,
             options,
             geometry: disk_geometry(&header, &shape, &options, &data, base.as_ref()),

@@ -13,6 +13,7 @@ use crate::units::Instant;
 use super::error::OpenError;
 use super::layout::Layout;
 use super::options::OpenOptions;
+use super::survey::Purpose;
 
 /// Bytes of memory that a [`Probe`] needs.
 pub const PROBE_ARENA_BYTES: usize = Arena::staging_bytes(2 * SLOT_BYTES)
@@ -39,6 +40,7 @@ enum State {
 pub struct Probe<S: Stores> {
     stores: S,
     options: OpenOptions,
+    purpose: Purpose,
     parts: Option<Parts>,
     unused: Option<&'static mut [MaybeUninit<u8>]>,
     state: State,
@@ -71,6 +73,25 @@ impl<S: Stores> Probe<S> {
         memory: &'static mut [MaybeUninit<u8>],
         options: OpenOptions,
     ) -> Probe<S> {
+        Probe::for_purpose(stores, memory, options, Purpose::Use)
+    }
+
+    /// Starts the probe of an image for [`Repair`](crate::repair::Repair).
+    pub fn for_repair(
+        stores: S,
+        memory: &'static mut [MaybeUninit<u8>],
+        options: OpenOptions,
+    ) -> Probe<S> {
+        Probe::for_purpose(stores, memory, options, Purpose::Repair)
+    }
+
+    /// Starts a probe for whatever purpose.
+    pub(crate) fn for_purpose(
+        stores: S,
+        memory: &'static mut [MaybeUninit<u8>],
+        options: OpenOptions,
+        purpose: Purpose,
+    ) -> Probe<S> {
         let given = memory.len();
         let failed = |error| State::Ended(Err(error), None);
         if given < PROBE_ARENA_BYTES {
@@ -81,6 +102,7 @@ impl<S: Stores> Probe<S> {
             return Probe {
                 stores,
                 options,
+                purpose,
                 parts: None,
                 unused: Some(memory),
                 state: failed(error),
@@ -93,6 +115,7 @@ impl<S: Stores> Probe<S> {
                 return Probe {
                     stores,
                     options,
+                    purpose,
                     parts: None,
                     unused: Some(memory),
                     state,
@@ -111,6 +134,7 @@ impl<S: Stores> Probe<S> {
             return Probe {
                 stores,
                 options,
+                purpose,
                 parts: None,
                 unused: None,
                 state: failed(error),
@@ -120,6 +144,7 @@ impl<S: Stores> Probe<S> {
         Probe {
             stores,
             options,
+            purpose,
             parts,
             unused: None,
             state: State::Ready(lease),
@@ -210,7 +235,7 @@ impl<S: Stores> Probe<S> {
         let bytes: &[u8] = self.parts.as_ref().map_or(&[], |parts| &parts.bytes);
         let (first, second) = bytes.split_at_checked(SLOT_BYTES).unwrap_or((&[], &[]));
         let chosen = choose_slot(first, second, &self.options.limits)?;
-        Layout::new(&self.stores, chosen.header, chosen.slot, self.options)
+        Layout::new(&self.stores, &chosen, self.options, self.purpose)
     }
 
     /// When to poll next.

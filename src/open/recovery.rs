@@ -17,10 +17,11 @@ use crate::units::Instant;
 use super::assemble::assemble;
 use super::error::OpenError;
 use super::layout::Layout;
+use super::survey::{JournalFaults, Purpose};
 
 /// What opening does next. Each step has at most one operation in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// What this session reads may be only in a cache that a later power loss empties.
     Flush,
     /// The lookup table, from this byte.
@@ -69,10 +70,16 @@ enum Body<S: Stores> {
 pub struct Opening<S: Stores> {
     body: Body<S>,
     error: Option<OpenError>,
-    step: Step,
-    replay: Replay,
+    pub(super) step: Step,
+    pub(super) replay: Replay,
     /// Bytes of the region that the operation in flight reads, and where they go.
     reading: u64,
+    purpose: Purpose,
+    /// What is wrong with the journal of an image that is only looked at.
+    pub(super) faults: JournalFaults,
+    pub(super) other_slot_valid: bool,
+    /// Something behind table or bitmap was cleared, in memory.
+    pub(super) mended_tails: bool,
 }
 
 /// An image that could not be opened.
@@ -90,13 +97,19 @@ impl<S: Stores> Opening<S> {
     pub fn new(stores: S, layout: Layout, memory: &'static mut [MaybeUninit<u8>]) -> Opening<S> {
         let (needed, given) = (layout.arena_bytes(), memory.len());
         let replay = Replay::new(&layout.header);
-        let failed = |stores, memory, error| Opening {
-            body: Body::Unused(stores, memory),
-            error: Some(error),
-            step: Step::Ready,
+        let begin = |body, step, error| Opening {
+            body,
+            error,
+            step,
             replay,
             reading: 0,
+            purpose: layout.purpose,
+            faults: JournalFaults::default(),
+            other_slot_valid: layout.other_slot_valid,
+            mended_tails: false,
         };
+        let failed =
+            |stores, memory, error| begin(Body::Unused(stores, memory), Step::Ready, Some(error));
         if given < needed {
             return failed(
                 stores,
@@ -109,13 +122,7 @@ impl<S: Stores> Opening<S> {
             Err(memory) => return failed(stores, Some(memory), OpenError::ArenaMisaligned),
         };
         match assemble(stores, &layout, arena) {
-            Ok(disk) => Opening {
-                body: Body::Disk(disk),
-                error: None,
-                step: Step::Flush,
-                replay,
-                reading: 0,
-            },
+            Ok(disk) => begin(Body::Disk(disk), Step::Flush, None),
             // Unreachable while the formula is exact, which a test pins.
             Err(stores) => failed(stores, None, OpenError::ArenaTooSmall { needed, given }),
         }
@@ -262,8 +269,16 @@ impl<S: Stores> Opening<S> {
             };
             journal.page_memory.copy_out(index * unit_bytes, unit);
             let (page, aside) = (&mut journal.page, &mut journal.commit_memory);
-            self.replay
-                .take_unit(slot, page, aside, &mut disk.map, &header)?;
+            let taken = self
+                .replay
+                .take_unit(slot, page, aside, &mut disk.map, &header);
+            match taken {
+                Err(error) if self.purpose == Purpose::Inspect => {
+                    self.replay.stop();
+                    self.faults.note(Some(slot), error);
+                }
+                result => result?,
+            }
         }
         let done = done + have;
         if done >= units {
@@ -284,6 +299,10 @@ impl<S: Stores> Opening<S> {
 
     /// Checks everything that was read; then, unless read-only, writes it back.
     fn verify(&mut self) -> Result<(), OpenError> {
+        if self.purpose == Purpose::Inspect {
+            self.end_survey();
+            return Ok(());
+        }
         let first_seq = self.replay.first_seq()?;
         let Body::Disk(disk) = &mut self.body else {
             return Ok(());
@@ -292,19 +311,32 @@ impl<S: Stores> Opening<S> {
             .stores
             .geometry(Role::Data)
             .map_or(0, |data| data.capacity_bytes);
+        let repair = self.purpose == Purpose::Repair;
+        if repair {
+            self.replay.store_bytes = disk.shortened_store(self.replay.store_bytes, capacity);
+        }
         if self.replay.store_bytes > capacity {
             return Err(FormatError::corrupt(Field::StoreBytes, self.replay.store_bytes).into());
         }
         let store_bytes = disk.usable_store(self.replay.store_bytes, capacity);
         let chunks = disk.journal.header.chunks_in(store_bytes);
         let recorded = disk.journal.header.chunks_in(self.replay.store_bytes);
-        let found = u32::try_from(self.replay.floor)
+        let mut found = u32::try_from(self.replay.floor)
             .unwrap_or(u32::MAX)
             .min(recorded);
+        disk.check_sums()?;
+        if repair {
+            self.mended_tails = disk.map.has_tails();
+            disk.map.clear_tails();
+            if bug(Bug::TailsMendedInPlace) && self.mended_tails {
+                disk.map.mark_all_dirty();
+            }
+            found = disk.mended_floor(found, recorded);
+        }
+        disk.check_contents(recorded)?;
         // Unless somebody promised that new space reads zeros, everything free counts as used before.
         let grown = chunks > recorded && !disk.store_grows_zeroed();
         let floor = if grown { chunks } else { found };
-        disk.check_pages(recorded)?;
         disk.alloc.begin(chunks, floor);
         disk.adopt_chunks(found)?;
         disk.journal.header.store_bytes = store_bytes;

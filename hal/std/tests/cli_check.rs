@@ -28,17 +28,28 @@ fn damage(folder: &Folder, at: u64, bytes: &[u8]) {
     image.write_all_at(bytes, at).expect("write");
 }
 
-/// Checks that the image is reported as damaged, in words and in JSON, and left alone.
+/// Checks that the image is reported as damaged at these places, in words and in JSON, and left alone.
 #[track_caller]
-fn is_corrupt(folder: &Folder, place: &str) {
+fn is_corrupt(folder: &Folder, places: &[&str]) {
     let before = folder.read("disk.fvd");
     let said = folder.run("check disk.fvd").ends(2);
     assert!(said.out.contains("damaged"), "{said:?}");
     let said = folder.run("check --json --repair disk.fvd").ends(2);
     let report: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
-    assert_eq!(report["corruptions"], 1, "{report}");
-    assert_eq!(report["errors"][0]["where"], place, "{report}");
-    assert!(report["errors"][0]["what"].is_string(), "{report}");
+    assert_eq!(report["corruptions"], places.len(), "{report}");
+    assert_eq!(report["left"], places.len(), "{report}");
+    let errors = report["errors"].as_array().expect("a list");
+    let found: Vec<&str> = errors
+        .iter()
+        .filter_map(|it| it["where"].as_str())
+        .collect();
+    assert_eq!(found, places, "{report}");
+    for error in errors {
+        assert!(error["what"].is_string(), "{report}");
+        assert_eq!(error["severity"], "damage", "{report}");
+        assert_eq!(error["repaired"], false, "{report}");
+    }
+    assert_eq!(report["repair_refused"], true, "{report}");
     assert!(folder.read("disk.fvd") == before, "the image was changed");
 }
 
@@ -48,10 +59,11 @@ fn a_sound_image_is_clean() {
     let said = folder.run("check disk.fvd").ends(0);
     assert!(said.out.contains("No damage"), "{said:?}");
     let report = folder.run("check --json disk.fvd").json();
-    for key in ["corruptions", "leaks", "leaked_bytes", "repaired"] {
+    for key in ["corruptions", "leaks", "leaked_bytes", "repaired", "left"] {
         assert_eq!(report[key], 0, "{key}");
     }
     assert_eq!(report["errors"], serde_json::json!([]));
+    assert_eq!(report["notes"], serde_json::json!([]));
     assert_eq!(report["clean"], true);
     assert_eq!(report["allocated_bytes"], 3 << 20);
 }
@@ -61,7 +73,7 @@ fn a_damaged_table_is_corrupt() {
     let folder = folder();
     // The high byte of an entry, which is 0 wherever the chunk went.
     damage(&folder, TABLE_OFFSET + 8 + 3, &[1]);
-    is_corrupt(&folder, "page checksum");
+    is_corrupt(&folder, &["page checksum"]);
     folder.run("info disk.fvd").ends(1);
     folder
         .run("convert -f fvd -O raw disk.fvd back")
@@ -88,7 +100,7 @@ fn two_damaged_headers_are_corrupt_and_one_is_not() {
     assert!(folder.read("back") == folder.read("raw"));
     damage(&folder, 100, &[0xFF]);
     damage(&folder, 4096 + 100, &[0xFF]);
-    is_corrupt(&folder, "slot_crc");
+    is_corrupt(&folder, &["slot_crc", "slot_crc"]);
 }
 
 #[test]
@@ -99,12 +111,13 @@ fn a_truncated_image_is_corrupt() {
         .open(folder.path("disk.fvd"))
         .expect("image");
     image.set_len(2 << 20).expect("cut");
-    is_corrupt(&folder, "store_bytes");
+    // One chunk is left of three.
+    is_corrupt(&folder, &["table entry", "table entry", "store_bytes"]);
     image.set_len(10_000).expect("cut");
     let said = folder.run("check disk.fvd").ends(2);
     assert!(said.out.contains("damaged"), "{said:?}");
     image.set_len(5_000).expect("cut");
-    is_corrupt(&folder, "header slot");
+    is_corrupt(&folder, &["header slot"]);
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub enum ImageError {
     },
     /// A device failed.
     Device(DeviceError),
+    /// The image could not be repaired.
+    Repair(fvd::repair::RepairError),
     /// Not so much memory is to be had.
     NoMemory(usize),
 }
@@ -112,6 +114,7 @@ impl fmt::Display for ImageError {
             ImageError::TooDeep => f.write_str("more than 8 images on top of each other"),
             ImageError::Below { path, error } => write!(f, "'{}': {error}", escaped(path)),
             ImageError::Device(error) => error.fmt(f),
+            ImageError::Repair(error) => error.fmt(f),
             ImageError::NoMemory(bytes) => write!(f, "not enough memory: it takes {bytes} bytes"),
         }
     }
@@ -132,6 +135,7 @@ impl core::error::Error for ImageError {
             ImageError::Open(error) => Some(error),
             ImageError::Below { error, .. } => Some(error),
             ImageError::Device(error) => Some(error),
+            ImageError::Repair(error) => Some(error),
             _ => None,
         }
     }

@@ -5,7 +5,9 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use fvd::format::{Dialect, HEADER_BYTES, Header, Limits, SLOT_BYTES, choose_slot};
+use fvd::format::{
+    Dialect, FormatError, HEADER_BYTES, Header, Limits, SLOT_BYTES, choose_slot, slot_faults,
+};
 
 use super::error::ImageError;
 use crate::file;
@@ -35,6 +37,21 @@ pub fn read_header(path: &Path) -> Result<HeaderFile, ImageError> {
     let found = read_from(&file)?;
     found.header.validate(found.file_bytes, None)?;
     Ok(found)
+}
+
+/// Reads the header of an image, wherever its regions lie.
+pub(super) fn read_header_alone(path: &Path) -> Result<Header, ImageError> {
+    Ok(read_from(&file::open_path(path, true)?)?.header)
+}
+
+/// What is wrong with each of the two headers of an image by itself.
+///
+/// # Errors
+/// The file can not be read.
+pub fn header_faults(path: &Path) -> Result<[Option<FormatError>; 2], ImageError> {
+    let start = read_start(&file::open_path(path, true)?)?;
+    let (first, second) = start.split_at(start.len().min(SLOT_BYTES));
+    Ok(slot_faults(first, second))
 }
 
 /// Reads the header of an open image.

@@ -7,6 +7,7 @@
 //! | `base` | what shows through an image |
 //! | `stores`, `session` | one open disk, whatever its stores are |
 //! | `create` | a new image |
+//! | `upkeep` | what is wrong with an image, and its repair |
 
 mod base;
 mod create;
@@ -15,6 +16,7 @@ mod header;
 mod parts;
 mod session;
 mod stores;
+mod upkeep;
 
 use core::ops::Range;
 use core::task::Waker;
@@ -34,8 +36,9 @@ use fvd::units::Instant;
 pub use base::Base;
 pub use create::{create, metadata_bytes, whole_store_bytes};
 pub use error::{ImageError, Part};
-pub use header::{HeaderFile, read_header};
+pub use header::{HeaderFile, header_faults, read_header};
 pub use parts::{BaseFormat, Parts};
+pub use upkeep::{Inspected, inspect, repair};
 
 use crate::drive::Driver;
 use crate::file::{self, FileDevice, FileOptions};
@@ -99,45 +102,8 @@ impl Image {
         if depth >= parts::DEPTH_MAX {
             return Err(ImageError::TooDeep);
         }
-        let file = file::open_path(path, access == Access::ReadOnly)?;
-        let header = header::read_from(&file)?.header;
-        // A regular file reads zeros in its holes; a block device may hold anything.
-        let mut reads_zeros = file.metadata()?.is_file();
-        let metadata = FileDevice::from_file(file, &file_options(&header, access))?;
-        let data: Option<Box<dyn BlockDevice + Send>> = if header.has_external_data() {
-            Some(match parts.data_file_of(path, &header)? {
-                Some(data) => {
-                    reads_zeros = std::fs::metadata(&data).is_ok_and(|data| data.is_file());
-                    Box::new(open_data(&data, &header, access)?)
-                }
-                None => Box::new(Absent::new(header.store_bytes)),
-            })
-        } else {
-            None
-        };
-        let base = if header.has_bitmap() {
-            Some(match parts.base_of(path, &header)? {
-                Some((path, format)) => {
-                    Base::open_at(driver, &path, format, &parts.below(), depth)?
-                }
-                None => Base::absent(header.core.base_bytes),
-            })
-        } else {
-            None
-        };
-        let mut options = open_options(access)?;
-        options.accept_base = parts.accept_base;
-        options.store_reads_zeros = reads_zeros;
-        options.base_id = base_identity(&header, base.as_ref(), parts)?;
-        Image::on(
-            driver,
-            Devices {
-                metadata,
-                data,
-                base,
-            },
-            options,
-        )
+        let (devices, options) = gather(driver, path, access, parts, depth)?;
+        Image::on(driver, devices, options)
     }
 
     /// Opens the image on these devices.
@@ -195,6 +161,50 @@ impl Image {
     pub fn close(self, driver: &mut Driver) -> Result<(), ImageError> {
         self.0.close(driver)
     }
+}
+
+/// Opens the files of an image that is the base of `depth` others, and says how to open the image.
+fn gather(
+    driver: &mut Driver,
+    path: &Path,
+    access: Access,
+    parts: &Parts,
+    depth: u32,
+) -> Result<(Devices, OpenOptions), ImageError> {
+    let file = file::open_path(path, access == Access::ReadOnly)?;
+    let header = header::read_from(&file)?.header;
+    // A regular file reads zeros in its holes; a block device may hold anything.
+    let mut reads_zeros = file.metadata()?.is_file();
+    let metadata = FileDevice::from_file(file, &file_options(&header, access))?;
+    let data: Option<Box<dyn BlockDevice + Send>> = if header.has_external_data() {
+        Some(match parts.data_file_of(path, &header)? {
+            Some(data) => {
+                reads_zeros = std::fs::metadata(&data).is_ok_and(|data| data.is_file());
+                Box::new(open_data(&data, &header, access)?)
+            }
+            None => Box::new(Absent::new(header.store_bytes)),
+        })
+    } else {
+        None
+    };
+    let base = if header.has_bitmap() {
+        Some(match parts.base_of(path, &header)? {
+            Some((path, format)) => Base::open_at(driver, &path, format, &parts.below(), depth)?,
+            None => Base::absent(header.core.base_bytes),
+        })
+    } else {
+        None
+    };
+    let mut options = open_options(access)?;
+    options.accept_base = parts.accept_base;
+    options.store_reads_zeros = reads_zeros;
+    options.base_id = base_identity(&header, base.as_ref(), parts)?;
+    let devices = Devices {
+        metadata,
+        data,
+        base,
+    };
+    Ok((devices, options))
 }
 
 /// The options of a session: the defaults, and a number that tells it from others if it may write.

@@ -4,16 +4,18 @@ use core::ops::Range;
 use std::io;
 
 use fvd::blocking;
-use fvd::check::{Extent, ExtentState, Usage};
+use fvd::check::{Extent, ExtentState, Finding, Usage};
 use fvd::device::BlockDevice;
 use fvd::format::Header;
-use fvd::open::{OpenError, OpenOptions, PROBE_ARENA_BYTES};
+use fvd::open::{OpenError, OpenFailure, OpenOptions, PROBE_ARENA_BYTES};
+use fvd::repair::RepairError;
 use fvd::stores::Stores;
 use fvd::units::GuestOffset;
 use fvd::{Disk, Stats};
 
 use super::error::ImageError;
 use super::stores::HostStores;
+use super::upkeep::Inspected;
 use crate::arena::{HeapArena, Memory};
 use crate::drive::Driver;
 use crate::sparse::SparseDevice;
@@ -41,18 +43,77 @@ struct OpenDisk<S: Stores> {
 }
 
 /// Opens the image on `stores`.
+#[allow(clippy::result_large_err)] // whoever fails gives its devices back
 pub(super) fn open<S: Stores + Send + 'static>(
     driver: &mut Driver,
     mut stores: HostStores<S>,
     options: OpenOptions,
 ) -> Result<Box<dyn Session>, ImageError> {
     driver.attach_stores(&mut stores);
-    // The first attempt reads the header and fails for want of memory, which says how much it takes.
+    let (disk, heap) = with_memory(stores, |stores, memory| {
+        blocking::open(stores, options, memory, driver.idle())
+    })?;
+    Ok(Box::new(OpenDisk { disk, heap }))
+}
+
+/// Looks at the image on `stores`, and tells `sink` of each finding. Nothing is written.
+#[allow(clippy::result_large_err)] // as above
+pub(super) fn inspect<S: Stores>(
+    driver: &mut Driver,
+    mut stores: HostStores<S>,
+    options: OpenOptions,
+    sink: &mut dyn FnMut(Finding),
+) -> Result<Inspected, ImageError> {
+    driver.attach_stores(&mut stores);
+    let (mut inspection, heap) = with_memory(stores, |stores, memory| {
+        blocking::inspect(stores, options, memory, driver.idle())
+    })?;
+    inspection.findings(sink);
+    let inspected = Inspected {
+        header: *inspection.header(),
+        usage: inspection.usage(),
+    };
+    let (stores, memory) = inspection.finish();
+    free(heap, memory);
+    close_base(stores, driver)?;
+    Ok(inspected)
+}
+
+/// Repairs the image on `stores`.
+#[allow(clippy::result_large_err)] // as above
+pub(super) fn repair<S: Stores>(
+    driver: &mut Driver,
+    mut stores: HostStores<S>,
+    options: OpenOptions,
+) -> Result<(), ImageError> {
+    driver.attach_stores(&mut stores);
+    let (repaired, heap) = with_memory(stores, |stores, memory| {
+        let repaired = blocking::repair(stores, options, memory, driver.idle());
+        match repaired.result {
+            Err(RepairError::Open(error)) => Err(OpenFailure {
+                stores: repaired.stores,
+                memory: repaired.memory,
+                error,
+            }),
+            _ => Ok(repaired),
+        }
+    })?;
+    free(heap, repaired.memory);
+    let below = close_base(repaired.stores, driver);
+    repaired.result.map_err(ImageError::Repair).and(below)
+}
+
+/// Runs `open` with as much memory as the image takes. The first attempt reads the header and fails
+/// for want of memory, which says how much that is.
+fn with_memory<S, T>(
+    mut stores: HostStores<S>,
+    mut open: impl FnMut(HostStores<S>, Memory) -> Result<T, OpenFailure<HostStores<S>>>,
+) -> Result<(T, HeapArena), ImageError> {
     let mut bytes = PROBE_ARENA_BYTES;
     loop {
         let (heap, memory) = allocate(bytes)?;
-        match blocking::open(stores, options, memory, driver.idle()) {
-            Ok(disk) => return Ok(Box::new(OpenDisk { disk, heap })),
+        match open(stores, memory) {
+            Ok(opened) => return Ok((opened, heap)),
             Err(failure) => {
                 free(heap, failure.memory);
                 match failure.error {
@@ -65,6 +126,12 @@ pub(super) fn open<S: Stores + Send + 'static>(
             }
         }
     }
+}
+
+/// Ends the session of a base that is an image.
+fn close_base<S>(stores: HostStores<S>, driver: &mut Driver) -> Result<(), ImageError> {
+    let base = stores.into_base();
+    base.map_or(Ok(()), |base| base.close(driver))
 }
 
 pub(super) fn allocate(bytes: usize) -> Result<(HeapArena, Memory), ImageError> {
@@ -129,10 +196,7 @@ impl<S: Stores + Send> Session for OpenDisk<S> {
         // Completions that nobody took have lost their owner, so their memory stays leaked.
         let closed = blocking::close(disk, driver.idle(), drop);
         free(heap, closed.memory);
-        let below = closed
-            .stores
-            .into_base()
-            .map_or(Ok(()), |base| base.close(driver));
+        let below = close_base(closed.stores, driver);
         // A session that wrote nothing has nothing to lose.
         let result = if read_only { Ok(()) } else { closed.result };
         result.map_err(ImageError::Device).and(below)

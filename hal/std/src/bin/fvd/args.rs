@@ -30,8 +30,14 @@ pub(crate) enum Verb {
     Info(InfoArgs),
     /// List where each part of the guest's disk lives
     Map(MapArgs),
-    /// Look for damage and leaked space
-    #[command(after_help = "Exit codes: 0 clean, 3 leaks only, 2 corrupt, 1 could not check.")]
+    /// Look for damage, and mend what can be mended without a guess
+    #[command(after_help = "\
+Reports everything that is wrong, and changes nothing without --repair. Three degrees:\n  \
+note        legal, as after a crash; the next session that writes mends it\n  \
+repairable  the image can not be opened; --repair mends it and loses nothing\n  \
+damage      mending it would mean to guess; --repair refuses and changes nothing\n\n\
+Exit codes: 0 no damage (notes at most), 2 corrupt (also what --repair could mend),\n\
+3 leaks only (images of version 2 have none), 1 could not check or repair.")]
     Check(CheckArgs),
     /// Copy a disk from one image to another
     Convert(ConvertArgs),
@@ -135,7 +141,9 @@ pub(crate) struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Mend what can be mended without guessing
+    /// Mend an image that is not damaged: replay its journal, write both headers anew, forget the end
+    /// of a store that was cut off behind the last chunk in use, raise a zero floor that is too low,
+    /// clear what is behind table and bitmap
     #[arg(long)]
     pub(crate) repair: bool,
     /// The image

@@ -1,39 +1,39 @@
-//! `fvd check`: looks for damage and leaked space.
+//! `fvd check`: looks for damage, and with `--repair` mends what can be mended without a guess.
 //!
-//! Opening an image proves its structure: headers, journal, every page against its checksum, every
-//! entry, one owner per chunk. So the check is to open it, without writing, and to say what was
-//! found. The free map of version 2 is rebuilt from the table whenever an image is opened, so that
+//! The look reports everything that is wrong, not only what would refuse the image first. A repair
+//! comes only if nothing of it is damage, and is followed by a second look, whose findings are what is
+//! left. The free map of version 2 is rebuilt from the table whenever an image is opened, so that
 //! there is nothing that could leak.
 
-use core::fmt;
-
-use fvd::format::{Field, FormatError, FormatErrorKind};
+use fvd::check::{Finding, Severity, Usage};
+use fvd::format::{Field, FormatError, FormatErrorKind, SlotIndex};
 use fvd::open::OpenError;
 use fvd_std::drive::Driver;
-use fvd_std::image::{self, Access, Image, ImageError, Parts};
-use serde::Serialize;
+use fvd_std::image::{self, ImageError, Parts};
 
 use crate::args::CheckArgs;
-use crate::failure::{CHECK_CORRUPT, CHECK_LEAKS, DONE, Failure};
+use crate::check_report::{Report, Totals};
+use crate::failure::Failure;
 use crate::output::{self, Shown};
-use crate::{parts, size};
+use crate::parts;
+
+/// Findings that are listed; further ones are counted.
+const LISTED_MAX: usize = 1000;
 
 pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     let mut driver = Driver::new();
     let parts = parts::for_metadata(&args.parts)?;
-    let report = match examine(&mut driver, args, &parts) {
-        Ok(report) => report,
-        Err(error) => match Damage::of(&error) {
-            Some(damage) => Report {
-                errors: vec![damage],
-                ..Report::default()
-            },
-            None => return Err(Failure::because(cannot(args), error)),
-        },
-    };
-    let report = Report {
-        corruptions: report.errors.len() as u64,
-        ..report
+    let cannot = |error| Failure::because(format!("cannot check {}", Shown(&args.image)), error);
+    let seen = look(&mut driver, args, &parts).map_err(cannot)?;
+    let repair = args.repair && seen.needs_repair();
+    let report = if repair {
+        image::repair(&mut driver, &args.image, &parts).map_err(|error| {
+            Failure::because(format!("cannot repair {}", Shown(&args.image)), error)
+        })?;
+        let left = look(&mut driver, args, &parts).map_err(cannot)?;
+        Report::after_repair(seen, left)
+    } else {
+        Report::new(seen, args.repair)
     };
     if args.json {
         output::print_json(&report)?;
@@ -43,115 +43,74 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     Ok(report.exit_code())
 }
 
-fn cannot(args: &CheckArgs) -> String {
-    format!("cannot check {}", Shown(&args.image))
+/// What one look at an image has found.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) listed: Vec<Finding>,
+    pub(crate) totals: Totals,
+    pub(crate) usage: Usage,
+    /// Bytes of a chunk, or 0 if the header is damaged.
+    pub(crate) chunk_bytes: u64,
 }
 
-/// Opens the image, and writes to it only for `--repair`.
-fn examine(driver: &mut Driver, args: &CheckArgs, parts: &Parts) -> Result<Report, ImageError> {
-    let found = image::read_header(&args.image)?;
-    let unclean = !found.header.core.clean_shutdown;
-    // A new image has one header; the first session writes the other.
-    let lost_header = !found.both_slots_valid && found.header.generation > 1;
-    let image = Image::open(driver, &args.image, Access::ReadOnly, parts)?;
-    let usage = image.usage();
-    let chunk_bytes = found.header.core.chunk_bytes;
-    let mut report = Report {
-        allocated_bytes: usage.allocated_bytes,
-        unreadable_bytes: usage.chunks_unreadable.saturating_mul(chunk_bytes),
-        clean: !unclean && !lost_header,
-        ..Report::default()
-    };
-    image.close(driver)?;
-    if args.repair && !report.clean {
-        // A session that only begins and ends replays the journal in place and writes both slots.
-        Image::open(driver, &args.image, Access::ReadWrite, parts)?.close(driver)?;
-        report.repaired = u64::from(unclean) + u64::from(lost_header);
-        report.clean = true;
+impl Seen {
+    fn add(&mut self, finding: Finding) {
+        match finding.severity {
+            Severity::Note => self.totals.notes += 1,
+            Severity::Repairable => self.totals.repairable += 1,
+            _ => self.totals.damages += 1,
+        }
+        if self.listed.len() < LISTED_MAX {
+            self.listed.push(finding);
+        }
     }
-    Ok(report)
+
+    /// Whether something is to be mended, and everything can be.
+    fn needs_repair(&self) -> bool {
+        self.totals.damages == 0 && self.totals.repairable + self.totals.notes != 0
+    }
 }
 
-#[derive(Default, Serialize)]
-struct Report {
-    corruptions: u64,
-    leaks: u64,
-    leaked_bytes: u64,
-    repaired: u64,
-    errors: Vec<Damage>,
-    /// Whether the last session ended cleanly and both headers are whole. If not, opening the image
-    /// mends it; nothing is lost.
-    clean: bool,
-    /// Bytes known to be lost, whose loss the guest sees as read errors.
-    unreadable_bytes: u64,
-    allocated_bytes: u64,
-}
-
-/// What is wrong, and where.
-#[derive(Serialize)]
-struct Damage {
-    r#where: String,
-    what: String,
-}
-
-impl Damage {
-    /// The damage that an error tells of. `None` for an error that leaves the question open.
-    fn of(error: &ImageError) -> Option<Damage> {
-        let what = error.to_string();
-        let place = match error {
-            ImageError::Format(error) | ImageError::Open(OpenError::Format(error)) => {
-                place_of(error)?
+/// Looks at the whole image. Writes nothing.
+fn look(driver: &mut Driver, args: &CheckArgs, parts: &Parts) -> Result<Seen, ImageError> {
+    let mut seen = Seen::default();
+    match image::inspect(driver, &args.image, parts, &mut |finding| seen.add(finding)) {
+        Ok(inspected) => {
+            seen.usage = inspected.usage;
+            seen.chunk_bytes = inspected.header.core.chunk_bytes;
+        }
+        Err(error) => {
+            let Some(damage) = damage_of(&error) else {
+                return Err(error);
+            };
+            for finding in header_findings(args, damage)? {
+                seen.add(finding);
             }
-            _ => return None,
-        };
-        Some(Damage {
-            r#where: place.into(),
-            what,
-        })
+        }
     }
+    Ok(seen)
 }
 
-/// The damaged field. What is no image at all is not a damaged one.
-fn place_of(error: &FormatError) -> Option<&'static str> {
+/// The damage that keeps an image from being looked at. `None` for an error that leaves open whether
+/// there is any: what is no image at all is not a damaged one.
+fn damage_of(error: &ImageError) -> Option<FormatError> {
+    let (ImageError::Format(error) | ImageError::Open(OpenError::Format(error))) = error else {
+        return None;
+    };
     let damaged = error.kind == FormatErrorKind::Corrupt && error.field != Field::Magic;
-    damaged.then(|| error.field.name())
+    damaged.then_some(*error)
 }
 
-impl Report {
-    fn exit_code(&self) -> u8 {
-        if self.corruptions != 0 {
-            CHECK_CORRUPT
-        } else if self.leaks != 0 {
-            CHECK_LEAKS
-        } else {
-            DONE
-        }
+/// What is wrong with the headers: each of them if none is whole, else the rule that is broken.
+fn header_findings(args: &CheckArgs, error: FormatError) -> Result<Vec<Finding>, ImageError> {
+    if let [Some(first), Some(second)] = image::header_faults(&args.image)? {
+        let both = [(SlotIndex::First, first), (SlotIndex::Second, second)];
+        let damaged = both
+            .into_iter()
+            .filter(|(_, error)| error.kind == FormatErrorKind::Corrupt);
+        return Ok(damaged
+            .map(|(slot, error)| Finding::of_header(Some(slot), error))
+            .collect());
     }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for damage in &self.errors {
-            writeln!(f, "{}: {}", damage.r#where, damage.what)?;
-        }
-        if self.corruptions != 0 {
-            return writeln!(f, "The image is damaged.");
-        }
-        if self.unreadable_bytes != 0 {
-            writeln!(f, "{} known to be lost", size::show(self.unreadable_bytes))?;
-        }
-        if self.repaired != 0 {
-            writeln!(f, "The journal was replayed, and the headers written anew.")?;
-        } else if !self.clean {
-            writeln!(
-                f,
-                "The last session was cut off; nothing is lost, the journal has it."
-            )?;
-        }
-        writeln!(
-            f,
-            "No damage was found. {} allocated.",
-            size::show(self.allocated_bytes)
-        )
-    }
+    Ok(vec![Finding::of_header(None, error)])
 }

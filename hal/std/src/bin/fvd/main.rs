@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `args` | what may stand on the command line |
 //! | `create`, `info`, `map`, `check`, `convert/`, `serve` | one verb each |
+//! | `check_report` | what `check` tells |
 //! | `failure` | what can go wrong, and the exit code for it |
 //! | `new_file`, `new_image` | a file, an image, that appears whole or not at all |
 //! | `parts` | from options to the files that an image is made of |
@@ -11,6 +12,7 @@
 
 mod args;
 mod check;
+mod check_report;
 mod convert;
 mod create;
 mod failure;
