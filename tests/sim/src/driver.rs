@@ -92,6 +92,7 @@ fn options(setup: &Setup) -> OpenOptions {
 
 /// One session of a disk, from probe to end.
 #[derive(Default)]
+#[allow(clippy::large_enum_variant)] // there is one, in its machine
 enum Session<S: Stores> {
     #[default]
     Ended,
