@@ -17,6 +17,7 @@ use crate::format::page::{ChecksumArray, PageKind, page_checksum};
 use crate::format::{
     FormatError, HEADER_BYTES, Header, PAGE_BYTES, PAGE_BYTES_U64, Region, SLOT_BYTES,
 };
+use crate::stores::Role;
 use crate::units::Instant;
 
 /// Bytes written in one operation.
@@ -295,7 +296,7 @@ impl<D: BlockDevice> Create<D> {
             status: Status::Pending,
             offset,
             len,
-            tag: Tag::open().word(),
+            tag: Tag::open(Role::Metadata).word(),
         };
         let Some(parts) = &mut self.parts else {
             return self.fail(CreateError::Memory);

@@ -72,8 +72,8 @@ impl Tag {
         Tag::own(Purpose::Growth, Role::Data)
     }
 
-    pub(crate) const fn open() -> Tag {
-        Tag::own(Purpose::Open, Role::Metadata)
+    pub(crate) const fn open(role: Role) -> Tag {
+        Tag::own(Purpose::Open, role)
     }
 
     /// The tag as a device carries it.

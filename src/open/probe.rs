@@ -189,7 +189,7 @@ impl<S: Stores> Probe<S> {
             status: Status::Pending,
             offset: 0,
             len: HEADER_BYTES,
-            tag: Tag::open().word(),
+            tag: Tag::open(Role::Metadata).word(),
         };
         let Some(mut op) = parts.pool.take(head) else {
             return;

@@ -24,6 +24,8 @@ use super::survey::{JournalFaults, Purpose};
 pub(super) enum Step {
     /// What this session reads may be only in a cache that a later power loss empties.
     Flush,
+    /// Likewise the size of a data device of its own, which the header may be about to name.
+    DataFlush,
     /// The lookup table, from this byte.
     Table(u64),
     /// The base bitmap, from this byte.
@@ -44,7 +46,7 @@ pub(super) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpenOp {
     in_flight: bool,
-    failed: Option<DeviceError>,
+    failed: Option<(Role, DeviceError)>,
 }
 
 impl OpenOp {
@@ -55,7 +57,7 @@ impl OpenOp {
 
     /// Ends the opening with an error of the metadata device.
     pub(crate) fn fail(&mut self, error: DeviceError) {
-        self.failed = Some(error);
+        self.failed = Some((Role::Metadata, error));
     }
 }
 
@@ -145,11 +147,8 @@ impl<S: Stores> Opening<S> {
             if self.error.is_some() || self.step == Step::Ready {
                 return Poll::Ready(());
             }
-            if let Some(error) = disk.open_op.failed.take() {
-                self.error = Some(OpenError::Device {
-                    role: Role::Metadata,
-                    error,
-                });
+            if let Some((role, error)) = disk.open_op.failed.take() {
+                self.error = Some(OpenError::Device { role, error });
                 return Poll::Ready(());
             }
             if let Err(error) = self.advance() {
@@ -169,9 +168,15 @@ impl<S: Stores> Opening<S> {
         let header = disk.journal.header;
         match self.step {
             Step::Flush => {
-                self.step = Step::Table(0);
+                self.step = Step::DataFlush;
                 if !disk.options.read_only && !bug(Bug::RecoveryWithoutFirstFlush) {
-                    disk.open_send(OpKind::Flush, 0, 0);
+                    disk.open_send(Role::Metadata, OpKind::Flush, 0, 0);
+                }
+            }
+            Step::DataFlush => {
+                self.step = Step::Table(0);
+                if !disk.options.read_only && !S::SHARED && disk.map.has_table {
+                    disk.open_send(Role::Data, OpKind::Flush, 0, 0);
                 }
             }
             Step::Table(done) => self.read_pages(header.core.table, done, PageKind::Table),
@@ -394,14 +399,14 @@ impl<S: Stores> Opening<S> {
 
 impl<S: Stores> Disk<S> {
     /// Sends one operation of the opening, in page memory.
-    fn open_send(&mut self, kind: OpKind, offset: u64, len: u64) {
+    fn open_send(&mut self, role: Role, kind: OpKind, offset: u64, len: u64) {
         let head = Head {
             kind,
             flags: OpFlags::NONE,
             status: Status::Pending,
             offset,
             len,
-            tag: Tag::open().word(),
+            tag: Tag::open(role).word(),
         };
         let journal = &mut self.journal;
         let op = if len == 0 {
@@ -412,22 +417,23 @@ impl<S: Stores> Disk<S> {
         match op {
             Some(op) => {
                 self.open_op.in_flight = true;
-                self.send(Role::Metadata, op);
+                self.send(role, op);
             }
-            None => self.open_op.failed = Some(DeviceError::Protocol),
+            None => self.open_op.failed = Some((role, DeviceError::Protocol)),
         }
     }
 
     /// Reads up to `bytes` of metadata. Returns how many.
     fn open_read(&mut self, offset: u64, bytes: u64) -> u64 {
         let len = bytes.min(self.journal.page_memory.bytes());
-        self.open_send(OpKind::Read, offset, len);
+        self.open_send(Role::Metadata, OpKind::Read, offset, len);
         len
     }
 
     /// An operation of the opening came home.
     pub(crate) fn on_open_op(&mut self, op: Op) {
         let result = op.status();
+        let role = Tag::parse(op.tag()).map_or(Role::Metadata, |tag| tag.role);
         let journal = &mut self.journal;
         let home = if op.kind() == OpKind::Flush {
             journal.ops.put(op).is_ok()
@@ -437,8 +443,8 @@ impl<S: Stores> Disk<S> {
         self.open_op.in_flight = false;
         self.open_op.failed = match result {
             Status::Done if home => None,
-            Status::Failed(error) => Some(error),
-            Status::Done | Status::Pending => Some(DeviceError::Protocol),
+            Status::Failed(error) => Some((role, error)),
+            Status::Done | Status::Pending => Some((role, DeviceError::Protocol)),
         };
         self.work.insert(Work::READY);
     }
