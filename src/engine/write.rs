@@ -186,7 +186,7 @@ impl<S: Stores> Disk<S> {
             match self.alloc.can_reserve(needs.chunks) {
                 Ok(()) => {}
                 Err(Shortage::Floor) => {
-                    self.journal.floor_wanted = true;
+                    self.journal.floor_wanted = self.journal.floor_wanted.max(needs.chunks);
                     self.journal.commit_wanted = true;
                     return Ok(false);
                 }

@@ -102,7 +102,7 @@ impl<S: Stores> Disk<S> {
         let journal = &mut self.journal;
         journal.commits_sealed += 1;
         journal.commit_wanted = false;
-        journal.floor_wanted = false;
+        journal.floor_wanted = 0;
         journal.commit = Commit {
             phase: CommitPhase::DataFlush,
             outstanding: 0,
@@ -170,7 +170,7 @@ impl<S: Stores> Disk<S> {
         let target = self.floor_target(chunks);
         let due = self.journal.grown_to != 0
             || (target > self.alloc.durable_floor()
-                && (self.journal.floor_wanted
+                && (self.journal.floor_wanted != 0
                     || self.alloc.fresh_available() < self.floor_step() / 2));
         due.then(|| Journal::store_record(target.max(self.alloc.durable_floor()), bytes))
     }
@@ -180,11 +180,12 @@ impl<S: Stores> Disk<S> {
         self.options.floor_step_chunks.max(1)
     }
 
-    /// Where the floor should be, in a store of `chunks` chunks.
+    /// Where the floor should be, in a store of `chunks` chunks: a step ahead, or as far as one
+    /// request needs.
     pub(crate) fn floor_target(&self, chunks: u32) -> u32 {
         self.alloc
             .fresh_next()
-            .saturating_add(self.floor_step())
+            .saturating_add(self.floor_step().max(self.journal.floor_wanted))
             .min(chunks)
     }
 

@@ -66,8 +66,8 @@ pub(crate) struct Journal {
     pub(crate) commit_wanted: bool,
     /// A checkpoint should start although the journal is not half full.
     pub(crate) checkpoint_wanted: bool,
-    /// The zero floor should be in the next commit.
-    pub(crate) floor_wanted: bool,
+    /// Chunks that a request waits for above the zero floor, which the next commit should raise.
+    pub(crate) floor_wanted: u32,
     /// Size of the store, flushed but not recorded yet; 0 = nothing to record.
     pub(crate) grown_to: u64,
     /// When the oldest pending mapping got dirty.
@@ -136,7 +136,7 @@ impl Journal {
             commits_durable: 0,
             commit_wanted: false,
             checkpoint_wanted: false,
-            floor_wanted: false,
+            floor_wanted: 0,
             grown_to: 0,
             dirty_since: None,
             poisoned: false,

@@ -25,7 +25,8 @@ pub struct OpenOptions {
     /// journal unit along with its data, so that write and flush take one round trip less (eager
     /// commit, docs/DESIGN.md §4). 0 = from the first write on, 255 = never.
     pub eager_after_flushes: u8,
-    /// Chunks by which the zero floor is raised ahead of need; at least 64 outside tests.
+    /// Chunks by which the zero floor is raised ahead of need, at least 64 for speed. A request that
+    /// needs more raises it as far as it needs.
     pub floor_step_chunks: u32,
     /// Identity of the base that is given: an FVD base's image id, or 16 bytes of the user's. `None`
     /// = do not check.
