@@ -13,7 +13,7 @@
 //! | `p` | steps that prepare the disk; nothing goes wrong in them |
 //! | `s` | steps of the session, then of the sessions after each crash, separated by `/` |
 //! | `q` | requests that the guest has in flight at most |
-//! | `i` | an injected fault: `0w3` fails write 3 of store 0, `!` at the end makes it sticky |
+//! | `i` | an injected fault: `0w3` fails write 3 of store 0, after `+` all or `~` half of it was done; `0w3?` refuses it as busy; `!` at the end makes it sticky |
 //! | `T` | tear model |
 //! | `c` | decisions of a session |
 //! | `k` | where that session crashed, and which pending contents survived: `unit.content` |
@@ -78,6 +78,7 @@ fn show_fault(store: u8, rule: &FaultRule) -> String {
         Landed::Nothing => "",
         Landed::All => "+",
         Landed::Half => "~",
+        Landed::Refused => "?",
     };
     let sticky = if rule.sticky { "!" } else { "" };
     format!(
@@ -91,11 +92,15 @@ fn parse_fault(text: &str) -> Option<(u8, FaultRule)> {
     let (text, sticky) = text
         .strip_suffix('!')
         .map_or((text, false), |text| (text, true));
-    let (text, landed) = match text.strip_suffix('+') {
-        Some(text) => (text, Landed::All),
-        None => text
-            .strip_suffix('~')
-            .map_or((text, Landed::Nothing), |text| (text, Landed::Half)),
+    let landed = |mark| match mark {
+        '+' => Some(Landed::All),
+        '~' => Some(Landed::Half),
+        '?' => Some(Landed::Refused),
+        _ => None,
+    };
+    let (text, landed) = match text.chars().last().and_then(landed) {
+        Some(landed) => (&text[..text.len() - 1], landed),
+        None => (text, Landed::Nothing),
     };
     let mut letters = text.chars();
     let store = letters.next()?.to_digit(10)? as u8;
@@ -247,6 +252,7 @@ mod tests {
             "g=-;s=",
             "g=v8d;p=w0,f;s=w0,w5/f;q=2;i=0w3~!;T=1;c=0,1;k=7:0.1+3.2t3.17;c=;k=2:",
             "g=B8;s=w0;i=1f0+;c=",
+            "g=B8;s=w0,t;i=0a2?!;c=",
         ] {
             let replay: Replay = text.parse().expect("legal");
             assert_eq!(replay.to_string(), text);

@@ -17,6 +17,7 @@ use core::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use fvd::buffer::Head;
 use fvd::device::{DeviceError, Geometry, OpFlags, OpKind};
 
 use crate::crash::Space;
@@ -53,9 +54,12 @@ pub enum Landed {
     All,
     /// Every second atomic unit.
     Half,
+    /// None, and it is no failure: the store is busy and refuses the operation. Once, or (sticky)
+    /// whenever it has another one in flight.
+    Refused,
 }
 
-/// Makes operations fail with `Io`.
+/// Makes operations fail with `Io`, or be refused with `Busy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultRule {
     /// Kind that is counted; `None` counts all.
@@ -94,6 +98,7 @@ impl SimDisk {
             fault: None,
             fault_seen: 0,
             fault_struck: false,
+            failed: Vec::new(),
             misuse: Vec::new(),
             spare: Vec::new(),
         })))
@@ -114,6 +119,12 @@ impl SimDisk {
     pub fn set_fault(&self, fault: Option<FaultRule>) {
         let mut core = self.0.borrow_mut();
         (core.fault, core.fault_seen, core.fault_struck) = (fault, 0, false);
+    }
+
+    /// Operations that came back as failed since the last call.
+    #[must_use]
+    pub fn take_failed(&self) -> Vec<Head> {
+        core::mem::take(&mut self.0.borrow_mut().failed)
     }
 
     /// Whether a fault has struck since it was set.

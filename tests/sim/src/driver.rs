@@ -334,6 +334,7 @@ impl<M: Middleware> Engine for FvdOn<M> {
                 header.store_bytes
             },
             data_bytes: if two { header.store_bytes } else { 0 },
+            metadata_sectors: sector(metadata_end),
             regions: regions.into_iter().map(|start| (METADATA, start)).collect(),
             tearable: vec![(METADATA, 0..sector(metadata_end))],
             expendable: expendable

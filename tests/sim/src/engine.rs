@@ -30,6 +30,8 @@ pub struct Plan {
     pub metadata_bytes: u64,
     /// Size of the data store, if it is another device.
     pub data_bytes: u64,
+    /// Sectors at the start of the metadata store in which a failed write ends all promises.
+    pub metadata_sectors: u32,
     /// (store, first sector) of each region but the first, for per-region splits.
     pub regions: Vec<(u8, u32)>,
     /// Sectors that protect themselves against tears inside a unit.

@@ -8,7 +8,7 @@ use crate::case::{Case, Path, Replay};
 use crate::choices::Choices;
 use crate::crash::Bound;
 use crate::disk::{Bus, FaultRule, Landed, Schedule};
-use crate::engine::{Engine, Plan};
+use crate::engine::{BASE, DATA, Engine, METADATA, Plan};
 use crate::oracle::Oracle;
 use crate::sector::{SectorId, Sectors, SharedSectors};
 use crate::session::{Failure, Level, Shared, Stats, run};
@@ -27,6 +27,19 @@ const FAULTS: [(bool, Landed); 3] = [
     (false, Landed::All),
     (true, Landed::Half),
 ];
+
+/// What is left of a failed operation, where that makes a difference: per kind.
+const EACH_FAULT: [(OpKind, &[Landed]); 6] = {
+    use Landed::{All, Half, Nothing, Refused};
+    [
+        (OpKind::Read, &[Nothing, Refused]),
+        (OpKind::Write, &[Nothing, All, Half, Refused]),
+        (OpKind::Flush, &[Nothing, Refused]),
+        (OpKind::Discard, &[Nothing, All, Refused]),
+        (OpKind::WriteZeroes, &[Nothing, All, Half, Refused]),
+        (OpKind::Grow, &[Nothing, Refused]),
+    ]
+};
 
 /// How far to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +165,51 @@ impl<E: Engine> Explorer<E> {
             }
         }
         Ok(())
+    }
+
+    /// Runs a case with each operation of each kind on each store failing in turn, in every way that
+    /// makes a difference, until the workload has no such operation left. Returns how many faults
+    /// there were.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn run_each_fault(&mut self, case: &Case, limits: &Limits) -> Result<u32, Box<Found>> {
+        let mut case = case.clone();
+        let mut faults = 0;
+        for store in [METADATA, DATA, BASE] {
+            for (kind, landings) in EACH_FAULT {
+                for landed in landings {
+                    for sticky in [false, true] {
+                        let rule = FaultRule {
+                            kind: Some(kind),
+                            pass_count: 0,
+                            sticky,
+                            landed: *landed,
+                        };
+                        faults += self.run_each_count(&mut case, (store, rule), limits)?;
+                    }
+                }
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Lets a fault strike later and later, until it does not strike any more.
+    fn run_each_count(
+        &mut self,
+        case: &mut Case,
+        (store, mut rule): (u8, FaultRule),
+        limits: &Limits,
+    ) -> Result<u32, Box<Found>> {
+        for pass_count in 0..FAULTS_MAX {
+            rule.pass_count = pass_count;
+            case.fault = Some((store, rule));
+            self.run(case, limits)?;
+            if !self.shared.fault_struck {
+                return Ok(pass_count);
+            }
+        }
+        Ok(FAULTS_MAX)
     }
 
     /// The setup that this explorer is for.

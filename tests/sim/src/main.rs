@@ -16,7 +16,8 @@ fvd-sim replay LINE              runs one printed line again, with a trace
 fvd-sim run LINE [-d N]          runs a case (a line without c= and k=) in all ways, N unusual choices
 fvd-sim search LINE [-l N] [-d N] [-a STEPS] [-f FAULT]
                                  the same for every sequence of up to N steps as first session
-                                 (-a: of these steps; -f 0w: each write of store 0 fails in turn)
+                                 (-a: of these steps; -f 0w: each write of store 0 fails in turn;
+                                 -f each: each operation on each store, in every way)
                                  (-B NAME turns a seeded bug on for these three)
 fvd-sim hunt [NAME]              looks for the seeded bugs (feature _seeded-bugs)
 ";
@@ -99,7 +100,8 @@ fn set_bug(_: &[String]) -> Result<(), String> {
 fn search(line: &str, args: &[String], length: usize) -> Result<bool, String> {
     let mut case: Case = line.parse::<Replay>()?.case;
     let limits = limits(args)?;
-    let fault = fault(args)?;
+    let each_fault = args.windows(2).any(|pair| pair == ["-f", "each"]);
+    let fault = if each_fault { None } else { fault(args)? };
     let mut explorer = Explorer::<Fvd>::new(&case, &limits)?;
     let start = Instant::now();
     let mut found = None;
@@ -116,6 +118,7 @@ fn search(line: &str, args: &[String], length: usize) -> Result<bool, String> {
         let _ = sequences(&steps, length, &mut |steps| {
             case.sessions[0] = steps.to_vec();
             found = match fault {
+                None if each_fault => explorer.run_each_fault(&case, &limits).map(|_| ()),
                 Some((store, kind)) => explorer.run_failing(&case, store, kind, &limits),
                 None => explorer.run(&case, &limits),
             }

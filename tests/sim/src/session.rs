@@ -11,6 +11,7 @@
 
 mod drive;
 mod guest;
+mod harm;
 mod life;
 mod power;
 
@@ -27,6 +28,7 @@ use crate::engine::{Devices, Engine, Plan};
 use crate::oracle::{Oracle, Violation};
 use crate::sector::{SectorId, mix};
 use crate::stamp::Value;
+use harm::Harm;
 
 /// Events in a row, or polls in vain, after which an engine counts as spinning.
 const PATIENCE: u32 = 10_000;
@@ -93,6 +95,7 @@ pub(crate) struct Level<E> {
     severed: bool,
     /// Opening or closing failed, and an injected fault excuses it.
     failed: bool,
+    pub(crate) harm: Harm,
 }
 
 impl<E: Engine> Level<E> {
@@ -131,6 +134,7 @@ impl<E: Engine> Level<E> {
             closed: false,
             severed: false,
             failed: false,
+            harm: Harm::new(plan.metadata_sectors),
         }
     }
 

@@ -23,6 +23,8 @@ pub enum GuestOp {
     Flush,
     /// `k`: asks for a checkpoint; `k3` lets only three device operations of it complete first.
     Checkpoint(Option<u16>),
+    /// `t`: time passes, until the moment at which the disk wants to do something by itself.
+    Wait,
     /// `o`: closes the disk properly and opens it again.
     Reopen,
     /// `x`: kills the process and opens the disk again; the device's cache survives.
@@ -52,7 +54,7 @@ impl GuestOp {
     pub fn is_request(self) -> bool {
         !matches!(
             self,
-            GuestOp::Checkpoint(_) | GuestOp::Reopen | GuestOp::Kill
+            GuestOp::Checkpoint(_) | GuestOp::Wait | GuestOp::Reopen | GuestOp::Kill
         )
     }
 
@@ -81,6 +83,7 @@ impl fmt::Display for GuestOp {
             GuestOp::Flush => return f.write_str("f"),
             GuestOp::Checkpoint(None) => return f.write_str("k"),
             GuestOp::Checkpoint(Some(steps)) => return write!(f, "k{steps}"),
+            GuestOp::Wait => return f.write_str("t"),
             GuestOp::Reopen => return f.write_str("o"),
             GuestOp::Kill => return f.write_str("x"),
         };
@@ -114,6 +117,7 @@ impl FromStr for GuestOp {
             'f' if rest.is_empty() => GuestOp::Flush,
             'k' if rest.is_empty() => GuestOp::Checkpoint(None),
             'k' => GuestOp::Checkpoint(Some(number(rest)?)),
+            't' if rest.is_empty() => GuestOp::Wait,
             'o' if rest.is_empty() => GuestOp::Reopen,
             'x' if rest.is_empty() => GuestOp::Kill,
             _ => return Err(wrong()),
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn steps_read_back() {
-        let text = "w3,W3+2,z0,d0+8,r1,f,k,k3,o,x";
+        let text = "w3,W3+2,z0,d0+8,r1,f,k,k3,t,o,x";
         let steps = parse_ops(text).expect("legal");
         assert_eq!(show_ops(&steps), text);
         assert!(parse_ops("q").is_err() && parse_ops("f1").is_err() && parse_ops("w").is_err());

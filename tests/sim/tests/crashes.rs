@@ -81,6 +81,16 @@ fn prepared_disks_with_a_full_journal_or_in_a_checkpoint() {
 }
 
 #[test]
+fn a_request_of_more_chunks_than_a_step_of_the_zero_floor_goes_through() {
+    let case: Case = "g=bc;s=w0+8/w8+8,f".parse::<Replay>().expect("legal").case;
+    let limits = Limits::default();
+    let mut explorer = Explorer::<Fvd>::new(&case, &limits).expect("formats");
+    if let Err(found) = explorer.run(&case, &limits) {
+        panic!("{found}");
+    }
+}
+
+#[test]
 fn a_clean_close_loses_nothing_on_two_devices() {
     every_sequence("g=t0B8d;s=/w0,f", 2, 0);
 }

@@ -34,6 +34,8 @@ pub(super) struct Core {
     pub(super) fault: Option<FaultRule>,
     pub(super) fault_seen: u32,
     pub(super) fault_struck: bool,
+    /// Operations that a fault made fail.
+    pub(super) failed: Vec<Head>,
     pub(super) misuse: Vec<String>,
     pub(super) spare: Vec<Vec<SectorId>>,
 }
@@ -70,7 +72,8 @@ impl Core {
         }
         let index = self.fault_seen;
         self.fault_seen += 1;
-        let strikes = index == rule.pass_count || (rule.sticky && index > rule.pass_count);
+        let idle = rule.landed == Landed::Refused && self.in_flight.is_empty();
+        let strikes = index == rule.pass_count || (rule.sticky && index > rule.pass_count && !idle);
         self.fault_struck |= strikes;
         strikes.then_some(rule.landed)
     }
@@ -107,7 +110,10 @@ impl Core {
         let mut flight = self.in_flight.remove(index);
         let result = match flight.fails {
             None => self.perform(&mut flight),
-            Some(landed) => Err(self.perform_badly(&flight, landed)),
+            Some(landed) => {
+                self.failed.push(flight.op.head());
+                Err(self.perform_badly(&flight, landed))
+            }
         };
         flight.op.complete(result);
         if !self.geometry.volatile_cache {
@@ -160,7 +166,7 @@ impl Core {
             OpKind::Write | OpKind::WriteZeroes => {
                 self.medium
                     .write_failed(first, &flight.ids, |unit| match landed {
-                        Landed::Nothing => false,
+                        Landed::Nothing | Landed::Refused => false,
                         Landed::All => true,
                         Landed::Half => unit % 2 == 0,
                     });
@@ -221,12 +227,17 @@ impl BlockDevice for SimDisk {
         if core.in_flight.len() >= usize::from(core.geometry.queue_depth) {
             return refuse(op, DeviceError::Busy);
         }
+        let fails = core.judge(head.kind);
+        if fails == Some(Landed::Refused) {
+            core.note("busy", &head);
+            return refuse(op, DeviceError::Busy);
+        }
         core.note("<-", &head);
         let flight = InFlight {
             serial: core.bus.next_serial(),
             cut: core.medium.cut(),
             ids: core.capture(&op),
-            fails: core.judge(head.kind),
+            fails,
             held: false,
             op,
         };

@@ -1,6 +1,6 @@
 //! One step at a time: the engine polls, a device operation completes, time passes.
 
-use fvd::device::When;
+use fvd::device::{OpKind, When};
 
 use super::{Failure, Level, Outcomes, PATIENCE, Session, TOIL, broken};
 use crate::disk::SimDisk;
@@ -20,10 +20,18 @@ impl<E: Engine> Session<'_, E> {
         for _ in 0..PATIENCE {
             match self.level.engine.poll(self.level.now) {
                 Event::Idle => return self.check_misuse(),
-                Event::Opened => self.level.opened = true,
-                Event::Closed => self.level.closed = true,
+                Event::Opened => {
+                    self.level.opened = true;
+                    self.level.harm.opened()?;
+                }
+                Event::Closed => {
+                    self.level.closed = true;
+                    if !self.level.severed {
+                        self.level.harm.acknowledge(OpKind::Flush)?;
+                    }
+                }
                 Event::Failed(_) if self.level.severed => self.level.closed = true,
-                Event::Failed(why) if self.level.fault_struck() => {
+                Event::Failed(why) if self.level.harm.excuses_end(self.level.opened) => {
                     self.level.bus.note(|| format!("  excused: {why}"));
                     self.level.failed = true;
                 }
@@ -129,7 +137,12 @@ impl<E: Engine> Session<'_, E> {
         if self.device(device).hardens(index) {
             self.crash_moment()?;
         }
-        self.device(device).complete(index);
+        let store = self.device(device);
+        store.complete(index);
+        let failed = store.take_failed();
+        for head in failed {
+            self.level.harm.note(device, &head);
+        }
         Ok(())
     }
 }

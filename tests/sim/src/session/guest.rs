@@ -1,7 +1,7 @@
 //! The guest: its steps, its requests, and the comparison of what it reads with the oracle.
 
 use fvd::buffer::Op;
-use fvd::device::{DeviceError, OpFlags, OpKind, Status};
+use fvd::device::{DeviceError, OpFlags, OpKind, Status, When};
 
 use super::{Outcomes, Session, broken};
 use crate::client::{Finished, Purpose};
@@ -22,6 +22,7 @@ impl<E: Engine> Session<'_, E> {
             let guests = self.level.client.in_flight();
             let busy = self.free_in_flight();
             if guests == 0 && busy == 0 {
+                self.level.harm.settle()?;
                 // Every step of the first session is looked at; later ones, of which there are very
                 // many, at their end.
                 if (self.depth == 0 || next == steps.len()) && !self.shared.preparing {
@@ -92,6 +93,7 @@ impl<E: Engine> Session<'_, E> {
             GuestOp::Read(_) => (What::Read, OpKind::Read, OpFlags::NONE),
             GuestOp::Flush => (What::Flush, OpKind::Flush, OpFlags::NONE),
             GuestOp::Checkpoint(steps) => return self.checkpoint(steps),
+            GuestOp::Wait => return self.pass_time(),
             GuestOp::Reopen => return self.reopen(),
             GuestOp::Kill => return self.kill(),
         };
@@ -124,6 +126,13 @@ impl<E: Engine> Session<'_, E> {
             for device in self.level.devices.all() {
                 (0..device.in_flight()).for_each(|index| device.hold(index, true));
             }
+        }
+        Ok(())
+    }
+
+    fn pass_time(&mut self) -> Outcomes {
+        if let When::At(then) = self.level.engine.poll_at() {
+            self.level.now = self.level.now.max(then);
         }
         Ok(())
     }
@@ -172,17 +181,18 @@ impl<E: Engine> Session<'_, E> {
         let done = finished.status == Status::Done;
         self.level.oracle.end(finished.ticket, done);
         self.level.tightened += u32::from(done && kind != OpKind::Read);
-        if !done {
-            let excused = self.level.fault_struck()
-                || finished.status == Status::Failed(DeviceError::NoSpace);
-            return if excused {
+        if let Status::Failed(error) = finished.status {
+            let full = error == DeviceError::NoSpace && self.shared.case.setup.growing != 0;
+            return if full {
                 Ok(())
             } else {
-                Err(broken(
-                    "R14",
-                    format!("{kind:?} ended {:?}", finished.status),
-                ))
+                let what = finished.ticket.what;
+                let durable = matches!(what, What::Flush | What::Write { fua: true });
+                self.level.harm.excuse(kind, durable, error)
             };
+        }
+        if kind != OpKind::Read {
+            self.level.harm.acknowledge(kind)?;
         }
         if kind == OpKind::Read {
             self.compare(finished)?;

@@ -11,6 +11,7 @@ impl<E: Engine> Session<'_, E> {
         let level = &mut *self.level;
         (level.opened, level.closed, level.severed) = (false, false, false);
         level.failed = false;
+        level.harm.forget();
         level.engine.open(&level.devices);
         self.drive(|level| level.opened)?;
         self.check_lost()?;

@@ -2,10 +2,7 @@
 //!
 //! The number in a test's name is that of its row.
 
-use crate::rig::{DONE, IO, LOSSES, NO_SPACE, POISONED, Rig};
-use fvd_sim::case::Replay;
-use fvd_sim::driver::Fvd;
-use fvd_sim::explore::{Explorer, Limits};
+use crate::rig::{DONE, IO, LOSSES, NO_SPACE, POISONED, Rig, no_violation};
 use fvd_sim::stamp::Value;
 
 /// What a failed operation leaves: nothing, all of it, half of it.
@@ -29,18 +26,6 @@ fn expect_fail_stop(rig: &mut Rig, prepare: &dyn Fn(&mut Rig)) {
         );
         rig.lose(loss);
         rig.done("w0,w4,f,w0,f");
-    }
-}
-
-fn no_violation(line: &str, deviations: usize) {
-    let case = line.parse::<Replay>().expect("legal").case;
-    let limits = Limits {
-        deviations,
-        ..Limits::default()
-    };
-    let mut explorer = Explorer::<Fvd>::new(&case, &limits).expect("formats");
-    if let Err(found) = explorer.run(&case, &limits) {
-        panic!("{found}");
     }
 }
 

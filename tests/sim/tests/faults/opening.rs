@@ -7,15 +7,19 @@ fn images(rig: &Rig) -> Vec<Vec<fvd_sim::sector::SectorId>> {
     rig.devices.images()
 }
 
-/// Lets each operation of one kind that opening does fail in turn. `prepare` leaves an image to open,
-/// `rule` says how it fails. Returns how many there were.
-fn each_operation(rig: &mut Rig, prepare: &dyn Fn(&mut Rig), kind: char, rule: &str) -> u32 {
+/// Lets each operation of one kind that opening does fail in turn. `prepare` leaves an image to open;
+/// `operations` are a store and a kind, `rule` says how they fail. Returns how many there were.
+fn each_operation(rig: &mut Rig, prepare: &dyn Fn(&mut Rig), operations: &str, rule: &str) -> u32 {
+    let device = match operations.strip_prefix('1') {
+        Some(_) => "data",
+        None => "metadata",
+    };
     for index in 0.. {
         for loss in LOSSES {
             rig.renew();
             prepare(rig);
             let before = images(rig);
-            let fault = format!("0{kind}{index}{rule}");
+            let fault = format!("{operations}{index}{rule}");
             rig.fault(&fault);
             let opened = rig.open();
             if !rig.struck() {
@@ -25,11 +29,9 @@ fn each_operation(rig: &mut Rig, prepare: &dyn Fn(&mut Rig), kind: char, rule: &
                 return index;
             }
             let why = opened.expect_err("opening hides a failure");
-            assert_eq!(
-                why, "the metadata device failed: input/output error",
-                "{fault}"
-            );
-            let only_read = kind == 'r' || (kind == 'f' && index == 0);
+            let named = format!("the {device} device failed: input/output error");
+            assert_eq!(why, named, "{fault}");
+            let only_read = operations == "0r" || (operations == "0f" && index == 0);
             assert!(!only_read || images(rig) == before, "{fault}, and written");
             rig.restart_devices(loss);
             rig.recover();
@@ -62,15 +64,17 @@ fn each_fault_of_opening(setup: &str) {
             }
         };
         // Header slots in one read, then what there is of table, bitmap, checksums, journal; the
-        // header at least; a flush first and one after the header.
-        for (kind, least, rules) in [
-            ('r', 1, &["", "!"][..]),
-            ('w', 1, &["", "!", "+", "~", "~!"]),
-            ('f', 2, &["", "!"]),
+        // header at least; a flush first and one after the header, and one of a data device.
+        let data_flushes = u32::from(setup.contains('d'));
+        for (operations, least, rules) in [
+            ("0r", 1, &["", "!"][..]),
+            ("0w", 1, &["", "!", "+", "~", "~!"]),
+            ("0f", 2, &["", "!"]),
+            ("1f", data_flushes, &["", "!"]),
         ] {
             for rule in rules {
-                let count = each_operation(&mut rig, &prepare, kind, rule);
-                assert!(count >= least, "{setup} {end:?}: {count} of {kind}");
+                let count = each_operation(&mut rig, &prepare, operations, rule);
+                assert!(count >= least, "{setup} {end:?}: {count} of {operations}");
             }
         }
     }

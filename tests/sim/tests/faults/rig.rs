@@ -9,6 +9,7 @@ use fvd_sim::crash::{Outcome, Space, Tear};
 use fvd_sim::disk::{Bus, Schedule, SimDisk};
 use fvd_sim::driver::Fvd;
 use fvd_sim::engine::{Devices, Engine, Event};
+use fvd_sim::explore::{Explorer, Limits};
 use fvd_sim::oracle::{Oracle, Ticket, What};
 use fvd_sim::sector::{SECTOR, SectorId};
 use fvd_sim::stamp::{Value, read_stamp};
@@ -101,17 +102,14 @@ impl Rig {
         self.open().expect("a new image opens");
     }
 
-    /// Store 0, 1 or 2: metadata, data apart, base.
-    pub(crate) fn device(&self, store: u8) -> &SimDisk {
-        let found = self.devices.all().find(|device| device.id() == store);
-        found.expect("a store of this setup")
-    }
-
-    /// Makes operations of a store fail: `0w1~!`, as in a replay line.
+    /// Makes operations of a store fail: `0w1~!`, as in a replay line. Store 0 holds the metadata, 1
+    /// the data if they are apart, 2 is the base.
     pub(crate) fn fault(&self, rule: &str) {
         let line: Replay = format!("g=-;i={rule}").parse().expect("a fault");
         let (store, rule) = line.case.fault.expect("a fault");
-        self.device(store).set_fault(Some(rule));
+        if let Some(device) = self.devices.all().find(|device| device.id() == store) {
+            device.set_fault(Some(rule));
+        }
     }
 
     /// Ends all faults.
@@ -354,4 +352,17 @@ fn stable(device: &SimDisk, bus: &Bus) -> Vec<SectorId> {
     let nothing = Outcome::default();
     space.image(device.id(), &nothing, Tear::None, bus.sectors(), &mut image);
     image
+}
+
+/// Runs one line in all ways with up to `deviations` unusual decisions.
+pub(crate) fn no_violation(line: &str, deviations: usize) {
+    let case = line.parse::<Replay>().expect("legal").case;
+    let limits = Limits {
+        deviations,
+        ..Limits::default()
+    };
+    let mut explorer = Explorer::<Fvd>::new(&case, &limits).expect("formats");
+    if let Err(found) = explorer.run(&case, &limits) {
+        panic!("{found}");
+    }
 }
