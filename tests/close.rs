@@ -111,6 +111,33 @@ fn closing_an_unchanged_disk_writes_each_header_once() {
 }
 
 #[test]
+fn only_a_closed_image_says_that_it_is_clean() {
+    // A session that only reads shows the header as it was left.
+    let left_clean = |stores| {
+        let options = fvd::open::OpenOptions {
+            read_only: true,
+            ..common::options()
+        };
+        let disk = common::open(stores, options);
+        (disk.header().core.clean_shutdown, common::close(disk))
+    };
+    let mut disk = open();
+    assert!(!disk.header().core.clean_shutdown, "in use");
+    disk.request_checkpoint();
+    for _ in 0..100 {
+        assert!(disk.poll(Instant::ZERO).is_none());
+    }
+    assert!(!disk.header().core.clean_shutdown, "still in use");
+    let mut closing = disk.abandon();
+    assert_eq!(turn(&mut closing), Poll::Ready(()));
+    let (clean, stores) = left_clean(finish(closing).stores);
+    assert!(!clean, "abandoned");
+    let stores = common::close(common::open(stores, common::options()));
+    let (clean, _) = left_clean(stores);
+    assert!(clean, "closed");
+}
+
+#[test]
 fn an_abandoned_disk_writes_nothing_more_but_waits_for_what_is_in_flight() {
     let mut disk = open();
     let mut client = Client::new(4);

@@ -228,9 +228,13 @@ fn session<S: Stores>(
     stores: S,
     setup: &Setup,
     plan_of: PlanOf<S>,
-    plan: FailNth,
+    (plan, eager_after_flushes): (FailNth, u8),
 ) -> (bool, usize) {
-    let context = format!("{setup:?} {plan:?}");
+    let context = format!("{setup:?} {plan:?} eager after {eager_after_flushes}");
+    let options = || OpenOptions {
+        eager_after_flushes,
+        ..options()
+    };
     let mut guest = Guest::new(setup);
     let mut disk = common::open(stores, options());
     *plan_of(disk.stores_mut()) = plan;
@@ -254,12 +258,14 @@ fn session<S: Stores>(
     (struck, guest.failed)
 }
 
-/// Lets the operations of each kind fail one after the other, until there is none left to fail.
-fn each_in_turn(mut session: impl FnMut(FailNth) -> (bool, usize)) {
-    for kind in [OpKind::Write, OpKind::Flush] {
+/// Lets the operations of each kind fail one after the other, until there is none left to fail; on a
+/// disk that always sends the journal unit of a first write along, and on one that never does.
+fn each_in_turn(mut session: impl FnMut((FailNth, u8)) -> (bool, usize)) {
+    let kinds = [OpKind::Write, OpKind::Flush];
+    for (kind, eager) in kinds.into_iter().flat_map(|kind| [(kind, 0), (kind, 255)]) {
         let mut failed = 0;
         let passed = (0..1000).find(|nth| {
-            let (struck, failures) = session(FailNth::once(Some(kind), *nth));
+            let (struck, failures) = session((FailNth::once(Some(kind), *nth), eager));
             failed += failures;
             !struck
         });
