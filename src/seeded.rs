@@ -116,6 +116,24 @@ pub enum Bug {
     ReplayPastGap,
     /// A repair writes the last pages in place without a record that covers them.
     TailsMendedInPlace,
+    /// A request that was in flight when a flush failed is acknowledged if it went well.
+    AcknowledgedBesideFailedFlush,
+    /// A checkpoint goes on after a page could not be written.
+    FailedPageIgnored,
+    /// A checkpoint goes on after its header could not be written.
+    FailedHeaderIgnored,
+    /// A larger size is recorded although the flush of the growth failed.
+    FailedGrowthFlushIgnored,
+    /// A request of several operations ends like the last of them.
+    PartErrorOverwritten,
+    /// Recovery goes on after its first flush failed.
+    FailedRecoveryFlushIgnored,
+    /// Recovery does not flush a data device of its own.
+    RecoveryDataNotFlushed,
+    /// A request that fails keeps its slot.
+    FailedSlotLeaked,
+    /// A first write that fails keeps its chunk.
+    FailedReservationLeaked,
 }
 
 impl Bug {
@@ -175,6 +193,15 @@ impl Bug {
         Bug::SplitAndNoBurning,
         Bug::ReplayPastGap,
         Bug::TailsMendedInPlace,
+        Bug::AcknowledgedBesideFailedFlush,
+        Bug::FailedPageIgnored,
+        Bug::FailedHeaderIgnored,
+        Bug::FailedGrowthFlushIgnored,
+        Bug::PartErrorOverwritten,
+        Bug::FailedRecoveryFlushIgnored,
+        Bug::RecoveryDataNotFlushed,
+        Bug::FailedSlotLeaked,
+        Bug::FailedReservationLeaked,
     ];
 }
 

@@ -4,6 +4,7 @@ use core::task::Waker;
 
 use crate::buffer::{Head, LentOp, Op, SEGMENTS_MAX};
 use crate::device::{BlockDevice, DeviceError, Geometry, OpKind, Status, When};
+use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::Instant;
 
@@ -200,7 +201,7 @@ impl<S: Stores> Disk<S> {
     /// flight too: a flush that ran beside a failed one says nothing about what that one lost.
     #[inline]
     fn answer(&self, kind: OpKind, result: Result<(), DeviceError>) -> Result<(), DeviceError> {
-        if kind == OpKind::Read || result.is_err() {
+        if kind == OpKind::Read || result.is_err() || bug(Bug::AcknowledgedBesideFailedFlush) {
             return result;
         }
         self.check_poison()
@@ -227,7 +228,9 @@ impl<S: Stores> Disk<S> {
             // A layer kept a part of the guest's memory: leak it rather than hand it out early.
             None => self.stats.protocol_errors += 1,
         }
-        self.slots.release(index);
+        if !(result.is_err() && bug(Bug::FailedSlotLeaked)) {
+            self.slots.release(index);
+        }
         self.work.insert(Work::RETRY);
         Step::InFlight
     }
@@ -362,6 +365,9 @@ impl<S: Stores> Disk<S> {
             return;
         };
         slot.outstanding -= 1;
+        if bug(Bug::PartErrorOverwritten) {
+            slot.error = None;
+        }
         if let Err(error) = result {
             slot.fail(error);
         }

@@ -142,7 +142,9 @@ impl<S: Stores> Disk<S> {
             let alone = entry.holders == 0 || bug(Bug::SharedChunkGivenBack);
             if alone && entry.reserved != u32::MAX {
                 let reserved = core::mem::replace(&mut entry.reserved, u32::MAX);
-                self.alloc.give_back(StoreChunk(reserved));
+                if !bug(Bug::FailedReservationLeaked) {
+                    self.alloc.give_back(StoreChunk(reserved));
+                }
             }
             self.map.pending.remove_if_idle(at);
         }

@@ -424,7 +424,12 @@ impl<S: Stores> Disk<S> {
             journal.ops.put(op).is_ok()
         };
         journal.checkpoint.in_flight = false;
-        if result != Status::Done || !home {
+        let ignored = match journal.checkpoint.phase {
+            CheckpointPhase::Pages => bug(Bug::FailedPageIgnored),
+            CheckpointPhase::Header => bug(Bug::FailedHeaderIgnored),
+            _ => false,
+        };
+        if (result != Status::Done && !ignored) || !home {
             let recovering = matches!(journal.checkpoint.kind, CheckpointKind::Recovery { .. });
             if let (true, Status::Failed(error)) = (recovering, result) {
                 self.open_op.fail(error);

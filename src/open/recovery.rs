@@ -175,7 +175,8 @@ impl<S: Stores> Opening<S> {
             }
             Step::DataFlush => {
                 self.step = Step::Table(0);
-                if !disk.options.read_only && !S::SHARED && disk.map.has_table {
+                let own = !S::SHARED && disk.map.has_table && !bug(Bug::RecoveryDataNotFlushed);
+                if !disk.options.read_only && own {
                     disk.open_send(Role::Data, OpKind::Flush, 0, 0);
                 }
             }
@@ -432,6 +433,7 @@ impl<S: Stores> Disk<S> {
 
     /// An operation of the opening came home.
     pub(crate) fn on_open_op(&mut self, op: Op) {
+        let ignored = op.kind() == OpKind::Flush && bug(Bug::FailedRecoveryFlushIgnored);
         let result = op.status();
         let role = Tag::parse(op.tag()).map_or(Role::Metadata, |tag| tag.role);
         let journal = &mut self.journal;
@@ -443,6 +445,7 @@ impl<S: Stores> Disk<S> {
         self.open_op.in_flight = false;
         self.open_op.failed = match result {
             Status::Done if home => None,
+            Status::Failed(_) if ignored => None,
             Status::Failed(error) => Some((role, error)),
             Status::Done | Status::Pending => Some((role, DeviceError::Protocol)),
         };

@@ -218,6 +218,15 @@ mod bugs {
         SplitAndLastIgnored "g=B8;s=w0,f/" 0
         SplitAndNoBurning "g=B8;s=w0,f/w4,f/" 0
         ReplayPastGap "g=v64bcV64;s=w0+50,f/" 0
+        AcknowledgedBesideFailedFlush "g=t0;s=w0,f,f/;q=3;i=0f0" 1
+        FailedPageIgnored "g=-;p=w0,f;s=k,w0,f/;i=0w0" 0
+        FailedHeaderIgnored "g=-;p=w0,f;s=k,w0,f/;i=0w2" 0
+        FailedGrowthFlushIgnored "g=gs0;s=w0,f/;i=0f0" 0
+        PartErrorOverwritten "g=-;p=w4,w0,f;s=w0+8/;i=0w0" 0
+        FailedRecoveryFlushIgnored "g=-;p=w0,f;s=x/;i=0f0" 0
+        RecoveryDataNotFlushed "g=ds0g;s=w0,x/;q=2" 1
+        FailedSlotLeaked "g=-;s=w0,o/;i=0w0" 0
+        FailedReservationLeaked "g=s0;s=w0,w0+4,w4+4,w8+4,w12+4/;i=0w0" 0
     }
 
     /// Variants that turned out to be harmless, and why.
