@@ -169,9 +169,6 @@ pub(crate) struct TransferLimits {
     pub(crate) zero_bytes: u64,
     /// Whether it may unmap.
     pub(crate) zero_unmaps: bool,
-    /// Longest discard that leaves zeros; 0 = none.
-    pub(crate) discard_bytes: u64,
-    pub(crate) discard_granularity: u64,
     /// Whether the data device honours FUA.
     pub(crate) fua: bool,
 }

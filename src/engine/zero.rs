@@ -2,7 +2,7 @@
 //!
 //! | block | write-zeroes | discard |
 //! | --- | --- | --- |
-//! | in the store | zeros on the store | the store's discard or unmapping zeros, else nothing |
+//! | in the store | zeros on the store | unmapping zeros if the store has them, else nothing |
 //! | unmapped, base hidden or absent | nothing: reads zeros already | nothing |
 //! | in the base, whole, chunk unmapped | bit set: "unmapped and hidden" reads zeros | likewise |
 //! | in the base, whole, chunk mapped or no table | zeros on the store, then bit set | nothing |
@@ -268,41 +268,14 @@ impl<S: Stores> Disk<S> {
         }
     }
 
-    /// Discards a mapped run where that is certain to leave zeros; otherwise leaves it alone, which
-    /// is legal.
+    /// Unmaps a mapped run where that leaves zeros or what was there; otherwise leaves it alone, which
+    /// is legal. Never by the device's own discard: until a flush covers it, it may bring back anything
+    /// that the store ever held there, such as data of an earlier owner.
     fn discard_run(&mut self, index: u16, offset: u64, bytes: u64) -> Option<u64> {
-        let granularity = self.limits.discard_granularity.max(1);
-        if self.limits.discard_bytes == 0 {
-            let unmaps = self.limits.zero_bytes != 0 && self.limits.zero_unmaps;
-            return if unmaps {
-                self.send_zeros(index, offset, bytes, true)
-            } else {
-                Some(bytes)
-            };
+        if self.limits.zero_bytes != 0 && self.limits.zero_unmaps {
+            self.send_zeros(index, offset, bytes, true)
+        } else {
+            Some(bytes)
         }
-        let from = offset.next_multiple_of(granularity);
-        let to = (offset + bytes) / granularity * granularity;
-        if from >= to {
-            return Some(bytes);
-        }
-        if from > offset {
-            return Some(from - offset);
-        }
-        let len = (to - from).min(self.limits.discard_bytes);
-        let slot = self.slots.get_mut(index)?;
-        let tag = Tag::request(Purpose::Part, Role::Data, index, slot.generation).word();
-        let head = Head {
-            kind: OpKind::Discard,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset,
-            len,
-            tag,
-        };
-        let op = self.parts.take(head)?;
-        slot.outstanding += 1;
-        self.stats.parts += 1;
-        self.send(Role::Data, op);
-        Some(len)
     }
 }

@@ -230,7 +230,6 @@ fn transfer_limits(data: &Geometry, base: Option<&Geometry>) -> TransferLimits {
         .map_or(u32::MAX, |base| base.segment_max_bytes)
         .min(data.segment_max_bytes);
     let zeroes = data.write_zeroes;
-    let discard = data.discard.filter(|limits| limits.zeroes_after);
     TransferLimits {
         data_bytes: aligned(data),
         base_bytes: base.map_or(u64::MAX, aligned),
@@ -239,8 +238,6 @@ fn transfer_limits(data: &Geometry, base: Option<&Geometry>) -> TransferLimits {
         segment_bytes: segment & !4095,
         zero_bytes: zeroes.map_or(0, |limits| limits.max_bytes & !4095),
         zero_unmaps: zeroes.is_some_and(|limits| limits.may_unmap),
-        discard_bytes: discard.map_or(0, |limits| limits.max_bytes & !4095),
-        discard_granularity: discard.map_or(1, |limits| u64::from(limits.granularity_bytes)),
         fua: data.fua,
     }
 }
