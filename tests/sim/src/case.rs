@@ -12,7 +12,7 @@
 //! | `g` | the [`Setup`] |
 //! | `p` | steps that prepare the disk; nothing goes wrong in them |
 //! | `s` | steps of the session, then of the sessions after each crash, separated by `/` |
-//! | `q` | requests that the guest has in flight at most |
+//! | `q` | requests that the guest has in flight at most; with `!` it always submits as soon as it can, and nothing is held back |
 //! | `i` | an injected fault: `0w3` fails write 3 of store 0, after `+` all or `~` half of it was done; `0w3?` refuses it as busy; `!` at the end makes it sticky |
 //! | `T` | tear model |
 //! | `c` | decisions of a session |
@@ -39,6 +39,9 @@ pub struct Case {
     pub sessions: Vec<Vec<GuestOp>>,
     /// Guest requests in flight, at most. Below 2 they never overlap.
     pub queue_depth: usize,
+    /// The guest submits as soon as it can, and no completion is held back: what is left to choose is
+    /// the order of completions, few enough to be tried whole.
+    pub flood: bool,
     /// A fault in the first session: the store and the rule.
     pub fault: Option<(u8, FaultRule)>,
     /// What a crash may do beyond the contract.
@@ -131,6 +134,15 @@ const TEARS: [(&str, Tear); 4] = [
     ("3", Tear::Garbage),
 ];
 
+impl Tear {
+    /// The letter behind `T=`.
+    #[must_use]
+    pub fn letter(self) -> &'static str {
+        let known = TEARS.iter().find(|(_, tear)| *tear == self);
+        known.map_or("?", |(letter, _)| letter)
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "g={}", self.setup)?;
@@ -139,8 +151,9 @@ impl fmt::Display for Case {
         }
         let sessions: Vec<String> = self.sessions.iter().map(|ops| show_ops(ops)).collect();
         write!(f, ";s={}", sessions.join("/"))?;
-        if self.queue_depth > 1 {
-            write!(f, ";q={}", self.queue_depth)?;
+        if self.queue_depth > 1 || self.flood {
+            let flood = if self.flood { "!" } else { "" };
+            write!(f, ";q={}{flood}", self.queue_depth)?;
         }
         if let Some((store, rule)) = &self.fault {
             write!(f, ";i={}", show_fault(*store, rule))?;
@@ -220,7 +233,11 @@ impl FromStr for Replay {
                 "g" => case.setup = value.parse()?,
                 "p" => case.prefix = parse_ops(value)?,
                 "s" => case.sessions = value.split('/').map(parse_ops).collect::<Result<_, _>>()?,
-                "q" => case.queue_depth = value.parse().map_err(|_| wrong())?,
+                "q" => {
+                    let depth = value.strip_suffix('!');
+                    case.flood = depth.is_some();
+                    case.queue_depth = depth.unwrap_or(value).parse().map_err(|_| wrong())?;
+                }
                 "i" => case.fault = Some(parse_fault(value).ok_or_else(wrong)?),
                 "T" => {
                     let known = TEARS.iter().find(|(text, _)| *text == value);
@@ -251,7 +268,7 @@ mod tests {
         for text in [
             "g=-;s=",
             "g=v8d;p=w0,f;s=w0,w5/f;q=2;i=0w3~!;T=1;c=0,1;k=7:0.1+3.2t3.17;c=;k=2:",
-            "g=B8;s=w0;i=1f0+;c=",
+            "g=B8;s=w0;q=3!;i=1f0+;c=",
             "g=B8;s=w0,t;i=0a2?!;c=",
         ] {
             let replay: Replay = text.parse().expect("legal");

@@ -11,7 +11,7 @@ use crate::sector::SECTOR;
 use crate::stamp::{CANARY, Value, stamp};
 
 /// Requests that a guest can have in flight.
-const DEPTH: usize = 16;
+const DEPTH: usize = 32;
 
 type Buffer = &'static mut [u8];
 

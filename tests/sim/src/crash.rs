@@ -21,7 +21,7 @@ use tear::tear_into;
 ///
 /// Not offered yet: neighbours lost with a shorn 4 KiB block (T4; declare a larger atomic unit
 /// instead) and units that read old or new at each read until rewritten (T5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Tear {
     /// T0: units are atomic, as the contract promises.
@@ -50,10 +50,12 @@ struct Unit {
 }
 
 /// How the product is cut down when it is too large.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bound {
     /// Largest product that is visited whole.
     pub product_max: u64,
+    /// Pair losses when it is larger: all of them, or this many at random.
+    pub pairs_max: u32,
     /// Random outcomes when it is larger.
     pub random_count: u32,
     /// Seed of the random outcomes.
@@ -64,6 +66,7 @@ impl Default for Bound {
     fn default() -> Bound {
         Bound {
             product_max: 1 << 12,
+            pairs_max: u32::MAX,
             random_count: 4096,
             seed: 1,
         }

@@ -70,12 +70,16 @@ fn header(setup: &Setup) -> Option<Header> {
     let roomy = plan_layout(&params(setup, 1 << 40)).ok()?;
     let chunks = u64::from(setup.guest_sectors.div_ceil(setup.chunk_sectors) + setup.spare_chunks);
     let end = roomy.core.data_offset + chunks * roomy.core.chunk_bytes;
-    plan_layout(&params(setup, end)).ok()
+    let mut header = plan_layout(&params(setup, end)).ok()?;
+    if setup.sequence_log2 != 0 {
+        header.core.stable_seq = (1u64 << setup.sequence_log2.min(62)) - 3;
+    }
+    Some(header)
 }
 
 fn options(setup: &Setup) -> OpenOptions {
     OpenOptions {
-        queue_depth: 8,
+        queue_depth: setup.queue_depth as u16,
         part_ops: 16,
         pending_max: 16 + setup.variant as u16,
         scratch_blocks: 4,

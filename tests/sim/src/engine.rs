@@ -74,6 +74,7 @@ impl Devices {
         let base = (setup.base_sectors != 0).then(|| {
             let geometry = Geometry {
                 read_only: true,
+                logical_block_bytes: logical(setup),
                 ..Geometry::basic(u64::from(setup.base_sectors) * SECTOR as u64)
             };
             let base = SimDisk::new(bus, BASE, "base", geometry, Fill::Zeros);
@@ -111,12 +112,17 @@ impl Devices {
     }
 }
 
+fn logical(setup: &Setup) -> u32 {
+    setup.logical_sectors.max(1) * SECTOR as u32
+}
+
 fn store(setup: &Setup, bytes: u64) -> Geometry {
     let atomic = setup.atomic_sectors * SECTOR as u32;
     let on = |flag: u32| flag != 0;
     Geometry {
         atomic_write_bytes: atomic,
         physical_block_bytes: atomic,
+        logical_block_bytes: logical(setup),
         volatile_cache: !on(setup.write_through),
         fua: on(setup.fua),
         discard: on(setup.discard).then_some(DiscardLimits {

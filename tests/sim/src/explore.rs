@@ -1,6 +1,7 @@
 //! Walks through all runs of a case, up to bounds.
 
-use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::time::Instant;
 
 use fvd::device::OpKind;
 
@@ -9,9 +10,10 @@ use crate::choices::Choices;
 use crate::crash::Bound;
 use crate::disk::{Bus, FaultRule, Landed, Schedule};
 use crate::engine::{BASE, DATA, Engine, METADATA, Plan};
+use crate::memory::Memory;
 use crate::oracle::Oracle;
 use crate::sector::{SectorId, Sectors, SharedSectors};
-use crate::session::{Failure, Level, Shared, Stats, run};
+use crate::session::{Failure, Level, Moments, Random, Shared, Stats, run};
 use crate::stamp::Value;
 use crate::workload::Setup;
 
@@ -50,6 +52,20 @@ pub struct Limits {
     pub deviations: usize,
     /// Runs per case.
     pub runs_max: u64,
+    /// Decisions at random instead: one run per case, whatever `deviations` says.
+    pub random: Option<Random>,
+    /// Which moments of the first session are looked at.
+    pub moments: Moments,
+    /// When to stop between two runs.
+    pub until: Option<Instant>,
+}
+
+impl Limits {
+    /// Whether it is time to stop.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 impl Default for Limits {
@@ -58,14 +74,16 @@ impl Default for Limits {
             bound: Bound::default(),
             deviations: 0,
             runs_max: u64::MAX,
+            random: None,
+            moments: Moments::ALL,
+            until: None,
         }
     }
 }
 
 /// Runs cases on engines of one kind and remembers which states it has seen.
 ///
-/// An explorer keeps its engines, disks and formatted image as long as the setup and the number of
-/// sessions stay the same, and its memory of states as long as what follows a crash stays the same.
+/// An explorer keeps its engines, disks, formatted image and memory of states from case to case.
 pub struct Explorer<E> {
     sectors: SharedSectors,
     levels: Vec<Level<E>>,
@@ -73,6 +91,10 @@ pub struct Explorer<E> {
     mark: usize,
     plan: Plan,
     shared: Shared,
+    /// The last case was not run in all ways.
+    cut_short: bool,
+    /// (steps taken, crash moments) of the first session of the last run.
+    last: (usize, u32),
 }
 
 impl<E: Engine> Explorer<E> {
@@ -90,7 +112,10 @@ impl<E: Engine> Explorer<E> {
             shared: Shared {
                 case: case.clone(),
                 bound: limits.bound,
-                seen: HashSet::new(),
+                memory: Memory::default(),
+                salt: 0,
+                random: None,
+                moments: Moments::ALL,
                 stats: Stats::default(),
                 script: None,
                 open_ops_max: plan.open_ops_max,
@@ -98,6 +123,8 @@ impl<E: Engine> Explorer<E> {
                 preparing: false,
             },
             plan,
+            cut_short: false,
+            last: (0, 0),
         };
         explorer.build()?;
         Ok(explorer)
@@ -218,6 +245,12 @@ impl<E: Engine> Explorer<E> {
         &self.shared.case.setup
     }
 
+    /// Sessions of the cases that this explorer is for.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.levels.len() - 1
+    }
+
     fn fresh_oracle(&self) -> Oracle {
         let setup = &self.shared.case.setup;
         let base = setup.base_sectors as usize;
@@ -240,7 +273,11 @@ impl<E: Engine> Explorer<E> {
             level.load(&self.images, &oracle);
             level.choices = choices;
         }
-        run(&mut self.levels, &mut self.shared, 0)?;
+        let result = run(&mut self.levels, &mut self.shared, 0);
+        if let Some(level) = self.levels.first() {
+            self.last = (level.steps_taken, level.moment);
+        }
+        result?;
         Ok(self
             .levels
             .first_mut()
@@ -256,58 +293,131 @@ impl<E: Engine> Explorer<E> {
     /// # Panics
     /// If the case does not fit the one that the explorer was made for.
     pub fn run(&mut self, case: &Case, limits: &Limits) -> Result<(), Box<Found>> {
+        self.cut_short = true;
         let own = &self.shared.case;
         assert!(
             own.setup == case.setup && own.sessions.len() == case.sessions.len(),
             "an explorer is made for one setup and one number of sessions"
         );
-        if own.sessions.get(1..) != case.sessions.get(1..) || own.tear != case.tear {
-            self.shared.seen.clear();
-        }
-        self.shared.case = case.clone();
-        self.shared.fault_struck = false;
-        self.shared.bound = limits.bound;
-        let mut choices = Choices::new();
+        self.set(case, limits);
+        let mut choices = limits.random.map_or_else(Choices::new, |random| {
+            Choices::random(random.seed, random.odds)
+        });
         for _ in 0..limits.runs_max {
             match self.run_once(choices) {
                 Ok(used) => choices = used,
                 Err(failure) => return Err(Box::new(self.found(failure))),
             }
-            if !choices.next(limits.deviations) {
+            if limits.random.is_some() || !choices.next(limits.deviations) {
+                self.cut_short = false;
+                break;
+            }
+            if limits.is_over() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Runs one path of a case and returns what happened, line by line.
+    /// Runs a case once, with these decisions in its first session and all tame ones after it.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn run_choices(
+        &mut self,
+        case: &Case,
+        choices: Choices,
+        limits: &Limits,
+    ) -> Result<(), Box<Found>> {
+        self.set(case, limits);
+        match self.run_once(choices) {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(Box::new(self.found(failure))),
+        }
+    }
+
+    /// Steps that the first session of the last run took before it ended, well or not.
+    #[must_use]
+    pub fn steps_taken(&self) -> usize {
+        self.last.0
+    }
+
+    /// Moments of the first session of the last run at which power could have been cut.
+    #[must_use]
+    pub fn moments_seen(&self) -> u32 {
+        self.last.1
+    }
+
+    fn set(&mut self, case: &Case, limits: &Limits) {
+        let shared = &mut self.shared;
+        let follows = (case.sessions.get(1..), case.tear, limits.bound);
+        shared.salt = BuildHasherDefault::<DefaultHasher>::default().hash_one(follows);
+        shared.case = case.clone();
+        shared.fault_struck = false;
+        shared.bound = limits.bound;
+        shared.random = limits.random;
+        shared.moments = limits.moments;
+    }
+
+    /// Whether limits of [`Limits`] ended the last case before all its runs were run.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        self.cut_short
+    }
+
+    /// Goes on with what another explorer of the same kind of disk has seen.
+    pub fn set_memory(&mut self, memory: Memory) {
+        self.shared.memory = memory;
+    }
+
+    /// Hands out what was seen, for [`Explorer::set_memory`].
+    pub fn take_memory(&mut self) -> Memory {
+        core::mem::take(&mut self.shared.memory)
+    }
+
+    /// Runs one path of the last case and returns what happened, line by line.
     pub fn replay(&mut self, path: &Path) -> (Vec<String>, Option<Failure>) {
+        let bus = self.levels.first().map(|level| level.bus.clone());
+        if let Some(bus) = &bus {
+            bus.start_trace();
+        }
+        let failure = self.follow(path);
+        (bus.map(|bus| bus.take_trace()).unwrap_or_default(), failure)
+    }
+
+    /// Runs one path of another case on the same kind of disk, with as many sessions.
+    pub fn replay_case(&mut self, replay: &Replay) -> Option<Failure> {
+        self.set(&replay.case, &Limits::default());
+        self.follow(&replay.path)
+    }
+
+    fn follow(&mut self, path: &Path) -> Option<Failure> {
         let (answers, crashes): (Vec<_>, Vec<_>) = path.0.iter().cloned().unzip();
         self.shared.script = Some(crashes);
+        let answers = answers.into_iter().chain(core::iter::repeat(Vec::new()));
         for (level, answers) in self.levels.iter_mut().zip(answers) {
             level.choices = Choices::replay(answers);
         }
-        let bus = self.levels.first().map(|level| level.bus.clone());
         let first = self
             .levels
             .first_mut()
             .map(|level| core::mem::take(&mut level.choices));
-        if let Some(bus) = &bus {
-            bus.start_trace();
-        }
         let failure = self.run_once(first.unwrap_or_default()).err();
         self.shared.script = None;
-        let trace = bus.map(|bus| bus.take_trace()).unwrap_or_default();
         if failure.is_some() {
-            // The engines stopped in the middle; their memory is gone with them.
-            let _ = self.build();
+            self.rebuild();
         }
-        (trace, failure)
+        failure
+    }
+
+    /// After a failure the engines stopped in the middle; their memory is gone with them.
+    fn rebuild(&mut self) {
+        // It was built once, so it can be built again.
+        let _ = self.build();
     }
 
     fn found(&mut self, failure: Failure) -> Found {
-        // The engines stopped in the middle; their memory is gone with them.
-        let _ = self.build();
+        self.rebuild();
         Found {
             replay: Replay {
                 case: self.shared.case.clone(),

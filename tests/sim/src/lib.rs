@@ -16,9 +16,11 @@
 //! | [`choices`] | every free decision, recorded |
 //! | [`workload`], [`case`] | what to run, as values and as one line of text |
 //! | [`engine`] | what can be put under test |
-//! | [`session`], [`explore`] | running it, and walking through all runs |
+//! | [`session`], [`explore`], [`memory`] | running it, walking through all runs, and knowing what was seen |
 //! | [`driver`] | `fvd` itself as the engine under test |
 //! | [`middleware`] | a layer of yours, alone or below `fvd` |
+//! | [`shrink`] | the shortest line that still fails |
+//! | [`hunt`], [`campaign`] | the searches that are always the same: for known bugs, and for all of it |
 //!
 //! # Your own middleware
 //!
@@ -29,6 +31,7 @@
 //! [`explore::Explorer::run`]. `tests/toys` has two small engines, a correct one among them, and the
 //! same with known bugs.
 
+pub mod campaign;
 pub mod case;
 pub mod choices;
 pub mod client;
@@ -39,9 +42,11 @@ pub mod engine;
 pub mod explore;
 pub mod hunt;
 pub mod medium;
+pub mod memory;
 pub mod middleware;
 pub mod oracle;
 pub mod sector;
 pub mod session;
+pub mod shrink;
 pub mod stamp;
 pub mod workload;

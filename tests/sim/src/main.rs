@@ -1,53 +1,21 @@
-//! Runs the crash simulator by hand: one line, one search, or every known bug.
+//! Runs the crash simulator by hand: one line, one search, every known bug, or the whole campaign.
+
+mod args;
+mod progress;
 
 use core::ops::ControlFlow;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use fvd::device::OpKind;
+use args::{CampaignArgs, Failing, LimitArgs, SearchArgs, Verb};
+use clap::Parser;
+use fvd_sim::campaign::{self, plan};
 use fvd_sim::case::{Case, Replay};
-use fvd_sim::crash::Bound;
 use fvd_sim::driver::Fvd;
-use fvd_sim::explore::{Explorer, Limits};
+use fvd_sim::explore::{Explorer, Found, Limits};
 use fvd_sim::workload::{alphabet, parse_ops, sequences};
 
-const USAGE: &str = "\
-fvd-sim replay LINE              runs one printed line again, with a trace
-fvd-sim run LINE [-d N]          runs a case (a line without c= and k=) in all ways, N unusual choices
-fvd-sim search LINE [-l N] [-d N] [-a STEPS] [-f FAULT]
-                                 the same for every sequence of up to N steps as first session
-                                 (-a: of these steps; -f 0w: each write of store 0 fails in turn;
-                                 -f each: each operation on each store, in every way)
-                                 (-B NAME turns a seeded bug on for these three)
-fvd-sim hunt [NAME]              looks for the seeded bugs (feature _seeded-bugs)
-";
-
-fn number(args: &[String], flag: &str, default: usize) -> Result<usize, String> {
-    match args.iter().position(|arg| arg == flag) {
-        None => Ok(default),
-        Some(at) => {
-            let text = args
-                .get(at + 1)
-                .ok_or_else(|| format!("{flag} wants a number"))?;
-            text.parse().map_err(|_| format!("{flag} wants a number"))
-        }
-    }
-}
-
-fn limits(args: &[String]) -> Result<Limits, String> {
-    Ok(Limits {
-        deviations: number(args, "-d", 0)?,
-        bound: Bound {
-            product_max: number(args, "-b", 1 << 12)? as u64,
-            random_count: number(args, "-r", 1024)? as u32,
-            seed: number(args, "-s", 1)? as u64,
-        },
-        ..Limits::default()
-    })
-}
-
-fn replay(line: &str) -> Result<bool, String> {
-    let line: Replay = line.parse()?;
+fn replay(line: &Replay) -> Result<bool, String> {
     let mut explorer = Explorer::<Fvd>::new(&line.case, &Limits::default())?;
     let (trace, failure) = explorer.replay(&line.path);
     trace.iter().for_each(|line| println!("{line}"));
@@ -58,34 +26,19 @@ fn replay(line: &str) -> Result<bool, String> {
     Ok(failure.is_none())
 }
 
-fn report(explorer: &Explorer<Fvd>, start: Instant) {
+fn report(explorer: &Explorer<Fvd>, start: Instant, found: Option<&Found>) {
     let (stats, seconds) = (explorer.stats(), start.elapsed().as_secs_f64());
     let rate = stats.states as f64 / seconds;
     println!("{stats:?}\n{seconds:.1} s, {rate:.0} states/s");
+    if let Some(found) = found {
+        println!("{found}");
+    }
 }
 
-/// `-f 0w`: each write of store 0 fails in turn.
-fn fault(args: &[String]) -> Result<Option<(u8, OpKind)>, String> {
-    let Some(at) = args.iter().position(|arg| arg == "-f") else {
-        return Ok(None);
-    };
-    let rule = format!(
-        "g=-;i={}0",
-        args.get(at + 1).ok_or("-f wants a store and a kind")?
-    );
-    let (store, rule) = rule
-        .parse::<Replay>()?
-        .case
-        .fault
-        .ok_or("-f wants a fault")?;
-    Ok(rule.kind.map(|kind| (store, kind)))
-}
-
-/// Turns a seeded bug on for the commands that run something: `-B NAME`.
+/// Turns a seeded bug on for the commands that run something.
 #[cfg(feature = "_seeded-bugs")]
-fn set_bug(args: &[String]) -> Result<(), String> {
-    if let Some(at) = args.iter().position(|arg| arg == "-B") {
-        let wanted = args.get(at + 1).ok_or("-B wants a name")?;
+fn set_bug(wanted: Option<&str>) -> Result<(), String> {
+    if let Some(wanted) = wanted {
         let found = fvd_sim::hunt::ALL.iter().find(|known| known.name == wanted);
         fvd::seeded::set(Some(found.ok_or("no such bug")?.bug));
     }
@@ -93,56 +46,58 @@ fn set_bug(args: &[String]) -> Result<(), String> {
 }
 
 #[cfg(not(feature = "_seeded-bugs"))]
-fn set_bug(_: &[String]) -> Result<(), String> {
-    Ok(())
+fn set_bug(wanted: Option<&str>) -> Result<(), String> {
+    match wanted {
+        None => Ok(()),
+        Some(_) => Err("built without the feature _seeded-bugs".into()),
+    }
 }
 
-fn search(line: &str, args: &[String], length: usize) -> Result<bool, String> {
-    let mut case: Case = line.parse::<Replay>()?.case;
-    let limits = limits(args)?;
-    let each_fault = args.windows(2).any(|pair| pair == ["-f", "each"]);
-    let fault = if each_fault { None } else { fault(args)? };
+fn run(case: &Case, args: &LimitArgs) -> Result<bool, String> {
+    let limits = args.limits();
+    let start = Instant::now();
+    let mut explorer = Explorer::<Fvd>::new(case, &limits)?;
+    let found = explorer.run(case, &limits).err();
+    report(&explorer, start, found.as_deref());
+    Ok(found.is_none())
+}
+
+fn search(mut case: Case, args: &SearchArgs) -> Result<bool, String> {
+    let limits = args.limits.limits();
     let mut explorer = Explorer::<Fvd>::new(&case, &limits)?;
     let start = Instant::now();
+    let steps = match &args.steps {
+        Some(steps) => parse_ops(steps)?,
+        None => alphabet(&case.setup),
+    };
+    if case.sessions.is_empty() {
+        case.sessions.push(Vec::new());
+    }
     let mut found = None;
-    if length == 0 {
-        found = explorer.run(&case, &limits).err();
-    } else {
-        let steps = match args.iter().position(|arg| arg == "-a") {
-            Some(at) => parse_ops(args.get(at + 1).ok_or("-a wants steps")?)?,
-            None => alphabet(&case.setup),
-        };
-        if case.sessions.is_empty() {
-            case.sessions.push(Vec::new());
+    let _ = sequences(&steps, args.length, &mut |steps| {
+        case.sessions[0] = steps.to_vec();
+        found = match args.failing {
+            Some(Failing::Each) => explorer.run_each_fault(&case, &limits).map(|_| ()),
+            Some(Failing::Kind(store, kind)) => explorer.run_failing(&case, store, kind, &limits),
+            None => explorer.run(&case, &limits),
         }
-        let _ = sequences(&steps, length, &mut |steps| {
-            case.sessions[0] = steps.to_vec();
-            found = match fault {
-                None if each_fault => explorer.run_each_fault(&case, &limits).map(|_| ()),
-                Some((store, kind)) => explorer.run_failing(&case, store, kind, &limits),
-                None => explorer.run(&case, &limits),
-            }
-            .err();
-            if found.is_some() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-    }
-    report(&explorer, start);
-    if let Some(found) = &found {
-        println!("{found}");
-    }
+        .err();
+        if found.is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    report(&explorer, start, found.as_deref());
     Ok(found.is_none())
 }
 
 #[cfg(feature = "_seeded-bugs")]
-fn hunt(wanted: &str) -> Result<bool, String> {
+fn hunt(wanted: Option<&str>) -> Result<bool, String> {
     let mut missed = Vec::new();
     for known in fvd_sim::hunt::ALL {
         let name = known.name;
-        if !wanted.is_empty() && wanted != name {
+        if wanted.is_some_and(|wanted| wanted != name) {
             continue;
         }
         let start = Instant::now();
@@ -164,25 +119,67 @@ fn hunt(wanted: &str) -> Result<bool, String> {
 }
 
 #[cfg(not(feature = "_seeded-bugs"))]
-fn hunt(_: &str) -> Result<bool, String> {
+fn hunt(_: Option<&str>) -> Result<bool, String> {
     Err("built without the feature _seeded-bugs".into())
 }
 
-fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if let Err(why) = set_bug(&args) {
-        eprintln!("{why}");
-        return ExitCode::from(2);
-    }
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let result = match words[..] {
-        ["replay", line, ..] => replay(line),
-        ["run", line, ..] => search(line, &args, 0),
-        ["search", line, ..] => number(&args, "-l", 3).and_then(|l| search(line, &args, l)),
-        ["hunt"] => hunt(""),
-        ["hunt", name] => hunt(name),
-        _ => Err(USAGE.into()),
+#[cfg(feature = "_seeded-bugs")]
+fn hunt_all() -> Result<Option<campaign::Hunt>, String> {
+    campaign::hunt_all(400_000).map(Some)
+}
+
+#[cfg(not(feature = "_seeded-bugs"))]
+fn hunt_all() -> Result<Option<campaign::Hunt>, String> {
+    Ok(None)
+}
+
+fn run_campaign(args: &CampaignArgs) -> Result<bool, String> {
+    let mut plan = if args.long {
+        plan::long()
+    } else {
+        plan::quick()
     };
+    if let Some(text) = &args.only {
+        plan.keep(text);
+    }
+    let start = Instant::now();
+    let until = args
+        .minutes
+        .map(|minutes| start + Duration::from_secs(60 * minutes));
+    // Before the search: the switch of the bugs is one for the whole process.
+    let hunt = if args.only.is_none() {
+        hunt_all()?
+    } else {
+        None
+    };
+    let threads = args
+        .threads
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, usize::from);
+    let mut report = progress::watch(&plan, |progress| {
+        campaign::run(&plan, threads, until, progress)
+    })?;
+    (report.hunt, report.seconds) = (hunt, start.elapsed().as_secs_f64());
+    if args.json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+        println!("{text}");
+    } else {
+        println!("{report}");
+    }
+    let problems = report.problems();
+    problems.iter().for_each(|problem| eprintln!("{problem}"));
+    Ok(problems.is_empty())
+}
+
+fn main() -> ExitCode {
+    let args = args::CommandLine::parse();
+    let result = set_bug(args.bug.as_deref()).and_then(|()| match &args.verb {
+        Verb::Replay { line } => replay(line),
+        Verb::Run { line, limits } => run(&line.case, limits),
+        Verb::Search(search_args) => search(search_args.line.case.clone(), search_args),
+        Verb::Hunt { name } => hunt(name.as_deref()),
+        Verb::Campaign(args) => run_campaign(args),
+    });
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

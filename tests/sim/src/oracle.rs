@@ -87,6 +87,11 @@ pub struct Oracle {
     shown: Vec<Option<(Value, Moment)>>,
     now: Moment,
     written: u32,
+    /// Reads in flight.
+    reads: u32,
+    /// (sector, entry) of what a flush made sure to be gone while reads were in flight: they may have
+    /// seen it before.
+    past: Vec<(usize, Entry)>,
 }
 
 impl Clone for Oracle {
@@ -103,6 +108,8 @@ impl Clone for Oracle {
         }
         self.shown.clone_from(&source.shown);
         (self.now, self.written) = (source.now, source.written);
+        self.reads = source.reads;
+        self.past.clone_from(&source.past);
     }
 }
 
@@ -116,6 +123,8 @@ impl Oracle {
             shown: vec![None; count],
             now: 0,
             written: 0,
+            reads: 0,
+            past: Vec::new(),
         }
     }
 
@@ -146,6 +155,10 @@ impl Oracle {
     /// [`Oracle::begin`] for a request that writes a given value, such as zeros.
     pub fn begin_with(&mut self, what: What, first: usize, count: usize, value: Value) -> Ticket {
         let submitted = self.tick();
+        if self.reads == 0 {
+            self.past.clear();
+        }
+        self.reads += u32::from(what == What::Read);
         let value = if what == What::Discard {
             Value::ZERO
         } else {
@@ -175,14 +188,14 @@ impl Oracle {
     pub fn end(&mut self, ticket: Ticket, done: bool) {
         let now = self.tick();
         match ticket.what {
-            What::Read => {}
+            What::Read => self.reads = self.reads.saturating_sub(1),
             What::Flush if done => self.flushed(ticket.submitted),
             What::Flush => {}
             What::Write { fua } => {
                 self.close(ticket, now, done);
                 if done && fua {
-                    for entries in &mut self.sectors[ticket.first..ticket.first + ticket.count] {
-                        entries.retain(|entry| entry.ended >= ticket.submitted);
+                    for sector in ticket.first..ticket.first + ticket.count {
+                        self.forget(sector, |entry| entry.ended < ticket.submitted);
                     }
                 }
             }
@@ -204,21 +217,31 @@ impl Oracle {
     /// Forgets what is older than a write that the flush submitted at `cut` has covered. What an
     /// unsettled sector has shown by then is what the flush made sure.
     fn flushed(&mut self, cut: Moment) {
-        for (entries, shown) in self.sectors.iter_mut().zip(&self.shown) {
-            if let Some((value, at)) = *shown
+        for sector in 0..self.sectors.len() {
+            if let Some((value, at)) = self.shown[sector]
                 && at < cut
             {
-                entries.clear();
-                entries.push(Entry::settled(value));
+                self.forget(sector, |_| true);
+                self.sectors[sector].push(Entry::settled(value));
                 continue;
             }
-            let covered = entries
+            let covered = self.sectors[sector]
                 .iter()
                 .filter(|entry| entry.firm && entry.ended < cut);
             if let Some(newest) = covered.map(|entry| entry.submitted).max() {
-                entries.retain(|entry| entry.ended >= newest);
+                self.forget(sector, |entry| entry.ended < newest);
             }
         }
+    }
+
+    /// What is gone for a crash is gone, but a read that is in flight may have seen it before.
+    fn forget(&mut self, sector: usize, gone: impl Fn(&Entry) -> bool) {
+        let entries = &mut self.sectors[sector];
+        if self.reads != 0 {
+            let past = entries.iter().filter(|entry| gone(entry));
+            self.past.extend(past.map(|entry| (sector, *entry)));
+        }
+        entries.retain(|entry| !gone(entry));
     }
 
     /// The process dies. What it acknowledged and did not flush may be lost with its memory; what
@@ -234,18 +257,21 @@ impl Oracle {
             }
         }
         self.shown.fill(None);
+        self.reads = 0;
     }
 
     /// Values that a read submitted with `ticket` and completing now may return for a sector.
     fn readable(&self, sector: usize, submitted: Moment) -> impl Iterator<Item = Value> {
-        let entries = &self.sectors[sector];
-        let settled = entries
+        let past = self.past.iter().filter(move |(at, _)| *at == sector);
+        let entries = self.sectors[sector]
             .iter()
+            .chain(past.map(|(_, entry)| entry));
+        let settled = entries
+            .clone()
             .filter(move |entry| entry.firm && entry.ended < submitted);
         let newest = settled.map(|entry| entry.submitted).max().unwrap_or(0);
         let shown = self.shown[sector];
         entries
-            .iter()
             .filter(move |entry| entry.ended >= newest)
             .map(|entry| entry.value)
             .filter(move |value| shown.is_none_or(|(shown, _)| shown == *value))
@@ -301,6 +327,8 @@ impl Oracle {
             entries.push(Entry::settled(value));
         }
         self.shown.fill(None);
+        self.reads = 0;
+        self.past.clear();
         self.now = 0;
     }
 

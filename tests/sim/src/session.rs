@@ -15,8 +15,6 @@ mod harm;
 mod life;
 mod power;
 
-use std::collections::HashSet;
-
 use fvd::units::Instant;
 
 use crate::case::{Case, Crash, Path};
@@ -25,6 +23,7 @@ use crate::client::{Client, Purpose};
 use crate::crash::{Bound, Space};
 use crate::disk::{Bus, Schedule};
 use crate::engine::{Devices, Engine, Plan};
+use crate::memory::{Memory, Seen};
 use crate::oracle::{Oracle, Violation};
 use crate::sector::{SectorId, mix};
 use crate::stamp::Value;
@@ -51,8 +50,13 @@ pub struct Stats {
     pub moments: u64,
     /// Outcomes of those crashes, repeated ones included.
     pub outcomes: u64,
-    /// Outcomes that were new, each recovered and checked.
+    /// Moments with too many outcomes, of which a selection was looked at.
+    pub selected: u64,
+    /// Unique crash states: outcomes whose image and oracle were not seen before, each recovered and
+    /// checked.
     pub states: u64,
+    /// Recoveries that ran: unique states, and known ones where another session follows.
+    pub recoveries: u64,
     /// Recovered disks that were new and went on with another session.
     pub continued: u64,
 }
@@ -61,8 +65,14 @@ pub struct Stats {
 pub(crate) struct Shared {
     pub(crate) case: Case,
     pub(crate) bound: Bound,
-    pub(crate) seen: HashSet<u64>,
+    pub(crate) memory: Memory,
+    /// Tells states apart by what follows them.
+    pub(crate) salt: u64,
     pub(crate) stats: Stats,
+    /// Decisions of the sessions after a crash: all tame without.
+    pub(crate) random: Option<Random>,
+    /// Which moments of the first session are looked at.
+    pub(crate) moments: Moments,
     /// Replay: the crash to take at each level, instead of all.
     pub(crate) script: Option<Vec<Option<Crash>>>,
     pub(crate) open_ops_max: u32,
@@ -70,6 +80,41 @@ pub(crate) struct Shared {
     pub(crate) fault_struck: bool,
     /// The part of a session before it counts: no crash, no choice, no fault.
     pub(crate) preparing: bool,
+}
+
+/// Decisions made at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Random {
+    /// Seed of the first session's decisions; those of later ones are derived from it.
+    pub seed: u64,
+    /// Odds, in 1/256, that a decision is not the tame one.
+    pub odds: u8,
+}
+
+/// Which moments of the first session are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moments {
+    /// One of this many, chosen by the seed.
+    pub every: u32,
+    /// Seed of the choice.
+    pub seed: u64,
+    /// None before this one.
+    pub first: u32,
+}
+
+impl Moments {
+    /// All of them.
+    pub const ALL: Moments = Moments {
+        every: 1,
+        seed: 0,
+        first: 0,
+    };
+
+    fn wants(&self, moment: u32) -> bool {
+        moment >= self.first
+            && (self.every <= 1
+                || mix(self.seed, u64::from(moment)).is_multiple_of(u64::from(self.every)))
+    }
 }
 
 /// Disks, engine and guest of one depth of nesting.
@@ -84,7 +129,10 @@ pub(crate) struct Level<E> {
     values: Vec<Value>,
     images: Vec<Vec<SectorId>>,
     now: Instant,
-    moment: u32,
+    /// Crash moments so far.
+    pub(crate) moment: u32,
+    /// Steps of the guest so far, those that prepare the disk left out.
+    pub(crate) steps_taken: usize,
     /// Device operations since the guest was last served.
     toil: u32,
     /// (device operations, oracle changes) when a crash was last looked at.
@@ -127,6 +175,7 @@ impl<E: Engine> Level<E> {
             images: Vec::new(),
             now: Instant::ZERO,
             moment: 0,
+            steps_taken: 0,
             toil: 0,
             looked_at: None,
             tightened: 0,
@@ -149,6 +198,7 @@ impl<E: Engine> Level<E> {
         }
         self.oracle.clone_from(oracle);
         self.moment = 0;
+        self.steps_taken = 0;
         self.toil = 0;
         self.looked_at = None;
         self.now = Instant::ZERO;
@@ -272,7 +322,7 @@ impl<E: Engine> Session<'_, E> {
         for device in self.level.devices.stores() {
             key = mix(key, device.hash());
         }
-        let new = self.shared.seen.insert(key);
+        let new = self.shared.memory.look(key ^ self.shared.salt) != Seen::Before;
         self.shared.stats.continued += u64::from(new);
         new
     }

@@ -219,6 +219,12 @@ setup! {
     'E' eager = 0;
     /// Sectors in an atomic unit of the stores: 1 or 8.
     'a' atomic_sectors = 1;
+    /// Sectors in a logical block of the stores and the base: 1 or 8. The guest keeps to it.
+    'L' logical_sectors = 1;
+    /// Requests of the guest that the engine has room for.
+    'Q' queue_depth = 8;
+    /// Logarithm of where the journal's sequence numbers begin, less 3; 0 for a new disk.
+    'S' sequence_log2 = 0;
     /// For engines to use: a variant of theirs.
     'V' variant = 0;
 }
@@ -251,17 +257,16 @@ impl FromStr for Setup {
 }
 
 /// The alphabet of FAULTS 4.3 on a disk of this kind: one step for each way in which a request can
-/// lie on blocks, chunks and the base.
+/// lie on blocks, chunks and the base. Blocks are whole numbers of logical blocks.
 #[must_use]
 pub fn alphabet(setup: &Setup) -> Vec<GuestOp> {
+    let grain = setup.logical_sectors.max(1);
     let at = |first: u32, count: u32| {
-        let first = first.min(setup.guest_sectors - 1);
-        Range::new(
-            first as u16,
-            count.min(setup.guest_sectors - first).max(1) as u16,
-        )
+        let first = (first * grain).min(setup.guest_sectors - grain);
+        let count = (count * grain).min(setup.guest_sectors - first);
+        Range::new(first as u16, count.max(grain) as u16)
     };
-    let (block, chunk) = (setup.block_sectors, setup.chunk_sectors);
+    let (block, chunk) = (setup.block_sectors / grain, setup.chunk_sectors / grain);
     vec![
         GuestOp::Write(at(0, 1)),             // part of a block
         GuestOp::Write(at(1, 1)),             // the same block (or the next)

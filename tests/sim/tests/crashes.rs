@@ -91,6 +91,22 @@ fn a_request_of_more_chunks_than_a_step_of_the_zero_floor_goes_through() {
 }
 
 #[test]
+fn a_discard_brings_nothing_back() {
+    let limits = Limits::default();
+    for line in [
+        "g=ux2;s=w5,f,d6,f/w0,f",
+        "g=zx2;s=w5,f,w5,f,d5,f/w0,f",
+        "g=x;s=w5,f,w5,f,d5/",
+    ] {
+        let case = line.parse::<Replay>().expect("legal").case;
+        let mut explorer = Explorer::<Fvd>::new(&case, &limits).expect("formats");
+        if let Err(found) = explorer.run(&case, &limits) {
+            panic!("{found}");
+        }
+    }
+}
+
+#[test]
 fn a_clean_close_loses_nothing_on_two_devices() {
     every_sequence("g=t0B8d;s=/w0,f", 2, 0);
 }

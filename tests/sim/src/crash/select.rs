@@ -84,17 +84,14 @@ impl Space {
             outcome.digits[unit as usize] = digit;
             visit(outcome)?;
         }
-        // Every single survivor, every single loss, every pair loss.
+        // Every single survivor, every single loss.
         for one in 0..self.units.len() {
-            self.set_all(&mut outcome.digits, |index, _| index == one);
-            visit(outcome)?;
-            for other in one..self.units.len() {
-                self.set_all(&mut outcome.digits, |index, _| {
-                    index != one && index != other
-                });
+            for alone in [true, false] {
+                self.set_all(&mut outcome.digits, |index, _| (index == one) == alone);
                 visit(outcome)?;
             }
         }
+        self.pairs(bound, outcome, visit)?;
         // Every region alone, and all but it.
         for region in 0..self.region_count() {
             for alone in [true, false] {
@@ -110,6 +107,35 @@ impl Space {
                 *digit = prng.below(u64::from(unit.count)) as u16;
             }
             visit(outcome)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Every pair loss, or a choice of them.
+    fn pairs(
+        &self,
+        bound: Bound,
+        outcome: &mut Outcome,
+        visit: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let count = self.units.len();
+        let all = (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)));
+        let mut prng = Prng::new(bound.seed ^ 0x9A12);
+        let mut any = || prng.below(count as u64) as usize;
+        let mut lose = |one, other| {
+            self.set_all(&mut outcome.digits, |index, _| {
+                index != one && index != other
+            });
+            visit(outcome)
+        };
+        if count * count.saturating_sub(1) / 2 <= bound.pairs_max as usize {
+            for (one, other) in all {
+                lose(one, other)?;
+            }
+        } else {
+            for _ in 0..bound.pairs_max {
+                lose(any(), any())?;
+            }
         }
         ControlFlow::Continue(())
     }

@@ -64,11 +64,10 @@ impl Bus {
         }
     }
 
-    /// The lines recorded since the last call.
+    /// Ends the recording, and returns its lines.
     #[must_use]
     pub fn take_trace(&self) -> Vec<String> {
-        let mut trace = self.trace.borrow_mut();
-        trace.as_mut().map(core::mem::take).unwrap_or_default()
+        self.trace.borrow_mut().take().unwrap_or_default()
     }
 
     pub(in crate::disk) fn next_serial(&self) -> u32 {

@@ -153,3 +153,17 @@ fn a_kill_loses_what_only_memory_held() {
     flush(&mut oracle);
     assert_eq!(survivors(&oracle, 0, &all), [false, true, false]);
 }
+
+#[test]
+fn a_read_beside_a_write_and_its_flush_may_see_what_was_there_before() {
+    let mut oracle = oracle();
+    let early = oracle.begin(What::Read, 0, 1);
+    let a = write(&mut oracle, 0);
+    flush(&mut oracle);
+    oracle.end(early, true);
+    assert!(oracle.check_read(early, 0, Value::BASE).is_ok());
+    assert!(oracle.check_read(early, 0, Value::ZERO).is_err());
+    assert_eq!(survivors(&oracle, 0, &[Value::BASE, a]), [false, true]);
+    assert!(!read(&mut oracle, 0, Value::BASE), "a later read does not");
+    assert!(read(&mut oracle, 0, a));
+}

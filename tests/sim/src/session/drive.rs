@@ -106,7 +106,7 @@ impl<E: Engine> Session<'_, E> {
                 free.append(&mut held);
             }
             free.sort_unstable();
-            let can_hold = free.len() > 1 || may_submit;
+            let can_hold = (free.len() > 1 || may_submit) && !self.shared.case.flood;
             let options = free.len() + usize::from(may_submit) + usize::from(can_hold);
             let choice = self.choose(options);
             if choice == free.len() && may_submit {

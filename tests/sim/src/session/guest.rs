@@ -21,7 +21,13 @@ impl<E: Engine> Session<'_, E> {
             self.pump()?;
             let guests = self.level.client.in_flight();
             let busy = self.free_in_flight();
-            if guests == 0 && busy == 0 {
+            let flood = self.shared.case.flood && guests < depth_max;
+            if let Some(step) = steps.get(next)
+                && (flood && guests > 0 && step.is_request())
+            {
+                next += 1;
+                self.step(*step)?;
+            } else if guests == 0 && busy == 0 {
                 self.level.harm.settle()?;
                 // Every step of the first session is looked at; later ones, of which there are very
                 // many, at their end.
@@ -46,6 +52,7 @@ impl<E: Engine> Session<'_, E> {
                 let early = step.is_some_and(|step| match step {
                     GuestOp::Reopen => guests == 0,
                     GuestOp::Kill => true,
+                    _ if self.shared.case.flood => false,
                     _ => depth_max > 1 && guests < depth_max,
                 });
                 if self.complete_one(early)?
@@ -75,6 +82,7 @@ impl<E: Engine> Session<'_, E> {
 
     pub(super) fn step(&mut self, step: GuestOp) -> Outcomes {
         self.level.toil = 0;
+        self.level.steps_taken += usize::from(!self.shared.preparing);
         self.level.bus.note(|| format!("  guest {step}"));
         let geometry = self.level.engine.geometry();
         let fua = geometry.fua || !geometry.volatile_cache;

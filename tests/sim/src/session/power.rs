@@ -2,10 +2,11 @@
 
 use core::ops::ControlFlow;
 
-use super::{Outcomes, Session, run};
+use super::{Outcomes, Random, Session, run};
 use crate::choices::Choices;
 use crate::crash::{Outcome, Space};
 use crate::engine::Engine;
+use crate::memory::Seen;
 use crate::sector::mix;
 
 impl<E: Engine> Session<'_, E> {
@@ -18,6 +19,9 @@ impl<E: Engine> Session<'_, E> {
         self.level.looked_at = mark;
         let moment = self.level.moment;
         self.level.moment += 1;
+        if self.depth == 0 && self.shared.script.is_none() && !self.shared.moments.wants(moment) {
+            return Ok(());
+        }
         self.shared.stats.moments += 1;
         let mut space = core::mem::take(&mut self.level.space);
         space.clear();
@@ -47,8 +51,12 @@ impl<E: Engine> Session<'_, E> {
         }
         let sectors = self.level.bus.sectors().clone();
         let base = space.stable_hash(&sectors);
-        let allowed = mix(self.level.oracle.hash(), self.depth as u64);
+        let allowed = self.level.oracle.hash();
         let (bound, tear) = (self.shared.bound, self.shared.case.tear);
+        self.shared.stats.selected += u64::from(space.product() > bound.product_max);
+        // The last session only recovers and reads; any other depends on what follows.
+        let is_last = self.deeper.len() == 1;
+        let follows = mix(self.shared.salt, self.depth as u64);
         let mut failed = Ok(());
         let _ = space.visit(bound, tear, &mut |outcome| {
             self.shared.stats.outcomes += 1;
@@ -56,10 +64,20 @@ impl<E: Engine> Session<'_, E> {
             if outcome.torn.is_some() {
                 key = mix(key, space.torn_hash(outcome, tear, &sectors));
             }
-            if !self.shared.seen.insert(key) {
+            let memory = &mut self.shared.memory;
+            let seen = memory.look(key);
+            if seen == Seen::New {
+                self.shared.stats.states += 1;
+            }
+            let again = if is_last {
+                seen
+            } else {
+                memory.look(mix(key, follows))
+            };
+            if again == Seen::Before {
                 return ControlFlow::Continue(());
             }
-            self.shared.stats.states += 1;
+            self.shared.stats.recoveries += 1;
             failed = self.after(space, moment, outcome);
             if failed.is_err() {
                 ControlFlow::Break(())
@@ -89,7 +107,12 @@ impl<E: Engine> Session<'_, E> {
         }
         next.load(images, &self.level.oracle);
         if self.shared.script.is_none() {
-            next.choices = Choices::new();
+            next.choices = match self.shared.random {
+                Some(Random { seed, odds }) => {
+                    Choices::random(mix(seed, self.shared.stats.recoveries), odds)
+                }
+                None => Choices::new(),
+            };
         }
         run(self.deeper, self.shared, self.depth + 1).map_err(|mut failure| {
             failure

@@ -219,7 +219,7 @@ impl Clinic {
         let bound = Bound {
             product_max: 1 << 10,
             random_count: 256,
-            seed: 1,
+            ..Bound::default()
         };
         let _ = space.visit(bound, Tear::None, &mut |outcome| {
             let mut image = Image::new();

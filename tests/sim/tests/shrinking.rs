@@ -1,0 +1,93 @@
+//! A long random line that fails shrinks to a few steps, and the short line fails again.
+
+mod toys;
+
+use fvd_sim::campaign::row::random_steps;
+use fvd_sim::case::{Case, Replay};
+use fvd_sim::engine::Engine;
+use fvd_sim::explore::{Explorer, Found, Limits};
+use fvd_sim::session::{Moments, Random};
+use fvd_sim::shrink::{Shrunk, shrink};
+use toys::remap::{self, Remap};
+
+/// Looks for a violation in random workloads of `steps` steps.
+fn find<E: Engine>(line: &str, steps: u32) -> Found {
+    let mut case: Case = line.parse::<Replay>().expect("legal").case;
+    for seed in 1..50 {
+        case.sessions[0] = random_steps(&case.setup, steps, seed);
+        let limits = Limits {
+            random: Some(Random { seed, odds: 64 }),
+            moments: Moments {
+                every: 8,
+                seed,
+                // Not at once: what is to be shrunk shall be long.
+                first: steps / 4,
+            },
+            ..Limits::default()
+        };
+        let mut explorer = Explorer::<E>::new(&case, &limits).expect("formats");
+        if let Err(found) = explorer.run(&case, &limits) {
+            return *found;
+        }
+    }
+    panic!("nothing found: {line}");
+}
+
+/// Shrinks, and checks that the short line is as wrong as the long one.
+fn shrunk<E: Engine>(found: &Found) -> Shrunk {
+    let shrunk = shrink::<E>(found);
+    let line: Replay = shrunk.found.replay.to_string().parse().expect("printed");
+    assert_eq!(line, shrunk.found.replay);
+    let mut explorer = Explorer::<E>::new(&line.case, &Limits::default()).expect("legal");
+    let failure = explorer.replay_case(&line);
+    let failure = failure.unwrap_or_else(|| panic!("no failure again: {shrunk}"));
+    assert_eq!(failure.violation.rule, found.failure.violation.rule);
+    shrunk
+}
+
+#[test]
+fn long_lines_of_a_broken_toy_become_short() {
+    for variant in [
+        remap::NO_DATA_FLUSH,
+        remap::NO_LAST_FLUSH,
+        remap::EARLY_REUSE,
+    ] {
+        let found = find::<Remap>(&format!("g=v8B4V{variant};s=/w0,w1,f;q=3"), 100);
+        let shrunk = shrunk::<Remap>(&found);
+        let (before, after) = shrunk.steps;
+        assert!(before > 50 && after <= 4, "{shrunk}");
+    }
+}
+
+#[test]
+fn what_does_not_fail_is_left_alone() {
+    let mut found = find::<Remap>(&format!("g=v8B4V{};s=/w0", remap::NO_LAST_FLUSH), 100);
+    found.replay.case.setup.variant = remap::RIGHT;
+    assert_eq!(shrink::<Remap>(&found).found.replay, found.replay);
+}
+
+/// One test, since the switch is one for the whole process.
+#[cfg(feature = "_seeded-bugs")]
+#[test]
+fn long_lines_of_seeded_bugs_become_short() {
+    use fvd::seeded::{Bug, set};
+    use fvd_sim::driver::Fvd;
+
+    for (bug, line, most) in [
+        (Bug::StrictWithoutDataFlush, "g=v32B12d;s=/w0,f;q=4", 2),
+        (Bug::FlushBeforeLastFlush, "g=v32B12;s=/w0,f", 2),
+        (Bug::CheckpointPagesNotFlushed, "g=v32;s=/w0,f;q=2", 4),
+        (Bug::OverlapIgnored, "g=v32B32;s=/w0,f;q=8", 3),
+        (Bug::FloorNotInHeader, "g=v32;s=/w0,f", 3),
+    ] {
+        set(Some(bug));
+        let found = find::<Fvd>(line, 300);
+        let shrunk = shrunk::<Fvd>(&found);
+        set(None);
+        let (before, after) = shrunk.steps;
+        assert!(
+            before > 75 && after <= most,
+            "{bug:?}: {before} -> {shrunk}"
+        );
+    }
+}
