@@ -8,6 +8,7 @@ use fvd_sim::engine::Engine;
 use fvd_sim::explore::{Explorer, Found, Limits};
 use fvd_sim::session::{Moments, Random};
 use fvd_sim::shrink::{Shrunk, shrink};
+use toys::Raw;
 use toys::remap::{self, Remap};
 
 /// Looks for a violation in random workloads of `steps` steps.
@@ -52,7 +53,7 @@ fn long_lines_of_a_broken_toy_become_short() {
         remap::NO_LAST_FLUSH,
         remap::EARLY_REUSE,
     ] {
-        let found = find::<Remap>(&format!("g=v8B4V{variant};s=/w0,w1,f;q=3"), 100);
+        let found = find::<Remap>(&format!("g=v8bcB4V{variant};s=/w0,w1,f;q=3"), 100);
         let shrunk = shrunk::<Remap>(&found);
         let (before, after) = shrunk.steps;
         assert!(before > 50 && after <= 4, "{shrunk}");
@@ -60,8 +61,14 @@ fn long_lines_of_a_broken_toy_become_short() {
 }
 
 #[test]
+fn a_swallowed_flush_needs_two_steps() {
+    let shrunk = shrunk::<Raw>(&find::<Raw>("g=v4bcV1;s=;q=2", 100));
+    assert_eq!(shrunk.steps.1, 2, "{shrunk}");
+}
+
+#[test]
 fn what_does_not_fail_is_left_alone() {
-    let mut found = find::<Remap>(&format!("g=v8B4V{};s=/w0", remap::NO_LAST_FLUSH), 100);
+    let mut found = find::<Remap>(&format!("g=v8bcB4V{};s=/w0", remap::NO_LAST_FLUSH), 100);
     found.replay.case.setup.variant = remap::RIGHT;
     assert_eq!(shrink::<Remap>(&found).found.replay, found.replay);
 }

@@ -187,7 +187,6 @@ fn prepared(length: usize) -> Vec<Row> {
             "g=B8j4;p=w0,f,w4,f,k1;s=/w0,f",
             0,
         ),
-        ("late in a checkpoint", "g=B8j4;p=w0,f,w4,f,k4;s=/w0,f", 1),
         (
             "journal come round several times",
             "g=B8;p=w0,f,o,w4,f,o,w8,f,o;s=/w0,f",
