@@ -72,29 +72,3 @@ fn what_does_not_fail_is_left_alone() {
     found.replay.case.setup.variant = remap::RIGHT;
     assert_eq!(shrink::<Remap>(&found).found.replay, found.replay);
 }
-
-/// One test, since the switch is one for the whole process.
-#[cfg(feature = "_seeded-bugs")]
-#[test]
-fn long_lines_of_seeded_bugs_become_short() {
-    use fvd::seeded::{Bug, set};
-    use fvd_sim::driver::Fvd;
-
-    for (bug, line, most) in [
-        (Bug::StrictWithoutDataFlush, "g=v32B12d;s=/w0,f;q=4", 2),
-        (Bug::FlushBeforeLastFlush, "g=v32B12;s=/w0,f", 2),
-        (Bug::CheckpointPagesNotFlushed, "g=v32;s=/w0,f;q=2", 4),
-        (Bug::OverlapIgnored, "g=v32B32;s=/w0,f;q=8", 3),
-        (Bug::FloorNotInHeader, "g=v32;s=/w0,f", 3),
-    ] {
-        set(Some(bug));
-        let found = find::<Fvd>(line, 300);
-        let shrunk = shrunk::<Fvd>(&found);
-        set(None);
-        let (before, after) = shrunk.steps;
-        assert!(
-            before > 75 && after <= most,
-            "{bug:?}: {before} -> {shrunk}"
-        );
-    }
-}
