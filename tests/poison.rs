@@ -8,7 +8,7 @@ use fvd::device::{BlockDevice, DeviceError, FailNth, Fault, OpFlags, OpKind, Ram
 use fvd::open::OpenOptions;
 use fvd::stores::{One, Stores, Two, WithBase};
 use fvd::units::Instant;
-use fvd::{Disk, blocking};
+use fvd::{Closed, Disk, blocking};
 
 /// What a guest does, one step after the other. Blocks are numbered over the disk.
 #[derive(Clone, Copy)]
@@ -211,6 +211,13 @@ impl Block {
     }
 }
 
+/// How a session ends.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Close,
+    Crash,
+}
+
 type Faulty = Fault<Ram, FailNth>;
 
 /// The plan of the device that fails.
@@ -228,9 +235,9 @@ fn session<S: Stores>(
     stores: S,
     setup: &Setup,
     plan_of: PlanOf<S>,
-    (plan, eager_after_flushes): (FailNth, u8),
+    (plan, eager_after_flushes, ending): (FailNth, u8, Ending),
 ) -> (bool, usize) {
-    let context = format!("{setup:?} {plan:?} eager after {eager_after_flushes}");
+    let context = format!("{setup:?} {plan:?} eager after {eager_after_flushes}, {ending:?}");
     let options = || OpenOptions {
         eager_after_flushes,
         ..options()
@@ -239,11 +246,17 @@ fn session<S: Stores>(
     let mut disk = common::open(stores, options());
     *plan_of(disk.stores_mut()) = plan;
     for (step, value) in STEPS.iter().zip(FIRST_VALUE..) {
-        guest.step(&mut disk, *step, value);
+        // A checkpoint would bring into place what the journal should have had.
+        if !matches!((step, ending), (Step::Checkpoint, Ending::Crash)) {
+            guest.step(&mut disk, *step, value);
+        }
     }
     guest.check(&mut disk, false, &context);
     let poisoned = disk.is_poisoned();
-    let mut closed = blocking::close(disk, common::idle(), drop);
+    let mut closed = match ending {
+        Ending::Close => blocking::close(disk, common::idle(), drop),
+        Ending::Crash => crash(disk),
+    };
     assert!(closed.memory.is_some(), "{context}: memory was lost");
     if poisoned {
         assert_eq!(closed.result, Err(DeviceError::Poisoned), "{context}");
@@ -258,14 +271,25 @@ fn session<S: Stores>(
     (struck, guest.failed)
 }
 
+/// Power fails at rest: what no flush covered may be there or not, and here it is.
+fn crash<S: Stores>(disk: Disk<S>) -> Closed<S> {
+    let mut closing = disk.abandon();
+    while closing.poll(Instant::ZERO).is_pending() {}
+    closing.finish().unwrap_or_else(|_| panic!("at rest"))
+}
+
 /// Lets the operations of each kind fail one after the other, until there is none left to fail; on a
 /// disk that always sends the journal unit of a first write along, and on one that never does.
-fn each_in_turn(mut session: impl FnMut((FailNth, u8)) -> (bool, usize)) {
+fn each_in_turn(mut session: impl FnMut((FailNth, u8, Ending)) -> (bool, usize)) {
+    let runs = [(0, Ending::Close), (0, Ending::Crash), (255, Ending::Crash)];
     let kinds = [OpKind::Write, OpKind::Flush];
-    for (kind, eager) in kinds.into_iter().flat_map(|kind| [(kind, 0), (kind, 255)]) {
+    for (kind, (eager, ending)) in kinds
+        .into_iter()
+        .flat_map(|kind| runs.map(|run| (kind, run)))
+    {
         let mut failed = 0;
         let passed = (0..1000).find(|nth| {
-            let (struck, failures) = session((FailNth::once(Some(kind), *nth), eager));
+            let (struck, failures) = session((FailNth::once(Some(kind), *nth), eager, ending));
             failed += failures;
             !struck
         });
