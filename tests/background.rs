@@ -228,3 +228,22 @@ fn the_numbers_are_what_the_devices_saw() {
     assert_eq!(metadata.write_bytes, units * 512);
     assert_eq!((stats.growths, stats.protocol_errors), (0, 0));
 }
+
+#[test]
+fn a_request_that_one_run_covers_goes_on_in_its_own_op() {
+    let mut bench = bench(common::options());
+    bench.write(0, 2 * BLOCK_BYTES);
+    bench.run(OpKind::Flush, 0, 0);
+    let before = bench.disk.stats();
+    bench.run(OpKind::Read, 512, BLOCK_BYTES);
+    bench.run(OpKind::Read, CHUNK_BYTES, CHUNK_BYTES);
+    bench.write(512, BLOCK_BYTES);
+    bench.run(OpKind::Flush, 0, 0);
+    let after = bench.disk.stats();
+    assert_eq!(after.forwarded, before.forwarded + 4);
+    assert_eq!(after.parts, before.parts);
+    // From the store into the base: two runs, two parts.
+    bench.run(OpKind::Read, BLOCK_BYTES, 2 * BLOCK_BYTES);
+    assert_eq!(bench.disk.stats().forwarded, after.forwarded);
+    assert_eq!(bench.disk.stats().parts, after.parts + 2);
+}
