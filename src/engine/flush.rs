@@ -30,6 +30,12 @@ impl<S: Stores> Disk<S> {
         };
         slot.state = State::Forwarded;
         slot.print = op.fingerprint();
+        // Flags mean nothing for a flush. A device that refuses one would fail it, and a failed
+        // flush ends all writing.
+        op.set_head(Head {
+            flags: OpFlags::NONE,
+            ..op.head()
+        });
         op.retarget(
             0,
             Tag::request(Purpose::Forward, Role::Data, index, slot.generation).word(),

@@ -88,7 +88,8 @@ impl<S: Stores> Disk<S> {
         let head = op.head();
         let end = head.offset.wrapping_add(head.len);
         match head.kind {
-            OpKind::Read => {
+            // Flags mean nothing for a read, and a device may refuse one that it does not know.
+            OpKind::Read if head.flags == OpFlags::NONE => {
                 let run = self.map.run(head.offset, end);
                 if run.bytes != head.len {
                     return None;
@@ -101,7 +102,8 @@ impl<S: Stores> Disk<S> {
             }
             OpKind::Write if self.nothing_exclusive() => {
                 // A FUA write may need its mapping made durable, but for a raw-like disk.
-                let plain = head.flags == OpFlags::NONE || (self.is_raw() && self.limits.fua);
+                let plain = head.flags == OpFlags::NONE
+                    || (head.flags == OpFlags::FUA && self.is_raw() && self.limits.fua);
                 let run = self.map.run(head.offset, end);
                 match run.source {
                     Source::Store(at) if plain && run.bytes == head.len => Some((Role::Data, at)),

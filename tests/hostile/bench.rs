@@ -137,9 +137,11 @@ impl Bench {
     /// Reads all and lets go of the disk.
     fn used<const SHARED: bool>(
         &mut self,
-        disk: Disk<Devices<SHARED>>,
+        mut disk: Disk<Devices<SHARED>>,
         bound: u64,
     ) -> (Devices<SHARED>, Outcome) {
+        // What is to fail is a part of opening.
+        disk.stores_mut().fail_at = None;
         let operations = disk.stores().operations;
         assert!(operations <= bound, "{operations} operations to open");
         let guest = self.guest.take().expect("the guest's memory");

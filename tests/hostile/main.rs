@@ -9,6 +9,7 @@ mod common;
 mod bench;
 mod bitmap;
 mod device;
+mod guest;
 mod header;
 mod image;
 mod inert;
