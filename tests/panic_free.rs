@@ -104,6 +104,64 @@ fn check(opt_level: &str) {
     );
 }
 
+/// Every file below `folder`.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The names of public functions, a word behind `fn` each.
+fn public_functions(source: &str) -> impl Iterator<Item = &str> {
+    let lines = source.lines().map(str::trim_start);
+    lines.filter_map(|line| {
+        let rest = line.strip_prefix("pub ")?;
+        let rest = rest.strip_prefix("const ").unwrap_or(rest);
+        let rest = rest.strip_prefix("unsafe ").unwrap_or(rest);
+        let name = rest.strip_prefix("fn ")?;
+        name.split(|c: char| !c.is_alphanumeric() && c != '_')
+            .next()
+    })
+}
+
+/// The check speaks of what is in the list only, so nothing public may be missing there.
+#[test]
+fn every_public_function_is_checked() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &PathBuf| std::fs::read_to_string(path).expect("a source");
+    let list: String = files(&root.join("tests/panic_free/src"))
+        .iter()
+        .map(read)
+        .collect();
+    let words: std::collections::HashSet<&str> = list
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .collect();
+    let mut missing = Vec::new();
+    for path in files(&root.join("src")) {
+        // Wrong variants for the simulator are off unless a feature asks for them.
+        if path.ends_with("seeded.rs") {
+            continue;
+        }
+        let source = read(&path);
+        for name in public_functions(&source).filter(|name| !words.contains(name)) {
+            missing.push(format!("{}: {name}", path.display()));
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "not in tests/panic_free:\n{}",
+        missing.join("\n")
+    );
+}
+
 #[test]
 fn no_panic_survives_and_a_planted_one_is_found() {
     let Some(nm) = tool("nm") else { return };

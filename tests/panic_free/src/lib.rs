@@ -30,6 +30,10 @@ mod engine;
 #[cfg(feature = "format")]
 mod format;
 mod layers;
+#[cfg(feature = "mending")]
+mod mending;
+#[cfg(feature = "small")]
+mod small;
 #[cfg(feature = "text")]
 mod text;
 
