@@ -181,7 +181,7 @@ fn operate<const SHARED: bool>(lent: &mut Lent, devices: Devices<SHARED>, input:
         match input.u8() % 12 {
             0 => {
                 // A crash, or a clean close; then the disk is read as a whole.
-                let clean = input.u8() % 2 == 0;
+                let clean = input.u8().is_multiple_of(2);
                 let (inner, buffer) = disk.into_parts();
                 let devices = if clean {
                     let closed = blocking::close(inner, idle(), drop);
@@ -330,8 +330,13 @@ fn submit_one<const SHARED: bool>(
         _ => OpFlags::NONE,
     };
     let offset = input.edge(&places);
-    let lease_bytes = usize::from(input.u16()) & if input.u8() % 2 == 0 { !511 } else { !0 };
-    let len = if input.u8() % 3 == 0 {
+    let lease_bytes = usize::from(input.u16())
+        & if input.u8().is_multiple_of(2) {
+            !511
+        } else {
+            !0
+        };
+    let len = if input.u8().is_multiple_of(3) {
         input.edge(&places)
     } else {
         lease_bytes as u64
@@ -339,7 +344,9 @@ fn submit_one<const SHARED: bool>(
     let head = Head::new(kind, offset, len).with_flags(flags).with_tag(77);
     let mut op = lent.pool.take(head).expect("ops come back");
     let mut loan = None;
-    if lease_bytes != 0 && !matches!(kind, OpKind::Flush | OpKind::Grow) | (input.u8() % 8 == 0) {
+    if lease_bytes != 0
+        && !matches!(kind, OpKind::Flush | OpKind::Grow) | input.u8().is_multiple_of(8)
+    {
         let buffer = vec![0x11u8; lease_bytes.max(1)].into_boxed_slice();
         let Ok((kept, lease)) = Loan::new(buffer) else {
             panic!("not empty")

@@ -24,7 +24,7 @@ fn slot(input: &mut Input<'_>) -> Vec<u8> {
         let bytes = input.bytes(len);
         slot[at..at + bytes.len()].copy_from_slice(bytes);
     }
-    if input.u8() % 8 != 0 {
+    if !input.u8().is_multiple_of(8) {
         image::seal(&mut slot);
     }
     slot
@@ -79,7 +79,11 @@ pub fn pages(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let (index, count, store) = (input.u32() % 8, input.u32(), input.u32());
     let blocks = input.u64();
-    let mut page = [if input.u8() % 2 == 0 { 0xFF } else { 0 }; PAGE_BYTES];
+    let mut page = [if input.u8().is_multiple_of(2) {
+        0xFF
+    } else {
+        0
+    }; PAGE_BYTES];
     let edits = input.u8() % 16;
     for _ in 0..edits {
         let at = usize::from(input.u16()) % PAGE_BYTES;
