@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Opening is recovery: flush the metadata device, read everything, replay the journal, check, and
-//! (unless read-only) write the replayed pages, flush, write a header that skips sequence numbers,
-//! flush. Nothing is written before every check has passed, and nothing at all if one fails.
+//! (unless read-only) write again what may read otherwise next time, flush, write the replayed pages,
+//! flush, write a header that skips sequence numbers, flush. Nothing is written before every check
+//! has passed, and nothing at all if one fails.
 
 mod assemble;
 mod error;
@@ -17,6 +18,7 @@ mod mend;
 mod options;
 mod probe;
 mod recovery;
+mod rewrite;
 mod survey;
 mod verify;
 

@@ -134,6 +134,14 @@ pub enum Bug {
     FailedSlotLeaked,
     /// A first write that fails keeps its chunk.
     FailedReservationLeaked,
+    /// Opening fails when a unit of the journal can not be read.
+    UnreadableUnitFails,
+    /// Recovery does not write the last commit again before its pages.
+    LastCommitTrusted,
+    /// Recovery does not write the slot that counts again before it overwrites the other one.
+    NewerSlotTrusted,
+    /// Recovery does not flush between writing again and what relies on it.
+    RewriteNotFlushed,
 }
 
 impl Bug {
@@ -202,6 +210,10 @@ impl Bug {
         Bug::RecoveryDataNotFlushed,
         Bug::FailedSlotLeaked,
         Bug::FailedReservationLeaked,
+        Bug::UnreadableUnitFails,
+        Bug::LastCommitTrusted,
+        Bug::NewerSlotTrusted,
+        Bug::RewriteNotFlushed,
     ];
 }
 

@@ -117,6 +117,8 @@ pub struct ChosenSlot {
     pub slot: SlotIndex,
     /// Whether the other slot holds a valid header too. If not, a lost sector more loses the image.
     pub other_valid: bool,
+    /// Checksum of the slot: whoever writes the header anew can tell by it whether the bytes stay.
+    pub crc: u32,
 }
 
 /// What the bytes of one slot are, before any rule is checked.
@@ -166,6 +168,7 @@ pub fn choose_slot(
         header: Header::NONE,
         slot,
         other_valid,
+        crc: raw.crc.get(),
     };
     chosen.header.parse_raw(raw, limits)?;
     Ok(chosen)

@@ -93,7 +93,9 @@ impl JournalSize {
     /// What a header asks for.
     pub(crate) fn new(header: &Header) -> JournalSize {
         let units = commit_units_max(header.journal_units(), header.atomic_unit);
+        // Replay keeps an eager unit in front of the commit behind it.
         let commit_bytes = units
+            .saturating_add(1)
             .saturating_mul(header.atomic_unit)
             .max(PAGE_BYTES as u32);
         JournalSize {

@@ -9,7 +9,10 @@
 //!
 //! A commit is kept aside, unit by unit, until its last unit was read, and applied whole or not at
 //! all. Nothing is read twice, so a unit that reads differently each time (a write that power loss
-//! left half done) is either applied or skipped, and in both cases never looked at again.
+//! left half done) is either applied or skipped. A skipped one is never looked at again, since its
+//! number is burnt. Only the end of the run can have an applied one, since a commit is durable before
+//! the next but one begins; it is written again before anything in place relies on it
+//! (`open/rewrite.rs`).
 
 use crate::buffer::Part;
 use crate::engine::Staging;
@@ -39,6 +42,10 @@ pub(crate) struct Replay {
     aside: u32,
     /// Sequence number after the last commit that was applied.
     applied: u64,
+    /// Units up to there that are still kept aside: nothing read so far proves them durable.
+    doubtful: u32,
+    /// Those of them that the commit that is being read is kept behind.
+    held: u32,
     /// Newest floor and size of the store.
     pub(crate) floor: u64,
     pub(crate) store_bytes: u64,
@@ -59,6 +66,8 @@ impl Replay {
             beyond: 0,
             aside: 0,
             applied: stable_seq,
+            doubtful: 0,
+            held: 0,
             floor: header.zero_floor_chunk,
             store_bytes: header.store_bytes,
             records: 0,
@@ -109,7 +118,10 @@ impl Replay {
             ));
         }
         let last = view.last() || bug(Bug::SplitAndLastIgnored);
-        if !aside.copy_in(u64::from(self.aside) * u64::from(self.unit_bytes), unit) {
+        if self.aside == 0 {
+            self.begin_commit(&view, aside);
+        }
+        if !aside.copy_in(self.place_aside(self.aside), unit) {
             return Err(FormatError::corrupt(
                 Field::UnitIndex,
                 u64::from(self.aside),
@@ -163,7 +175,7 @@ impl Replay {
             let Some(unit) = page.get_mut(..self.unit_bytes as usize) else {
                 break;
             };
-            aside.copy_out(u64::from(index) * u64::from(self.unit_bytes), unit);
+            aside.copy_out(self.place_aside(index), unit);
             let seq = if bug(Bug::SeqIgnored) {
                 stored_seq(unit)
             } else {
@@ -178,9 +190,37 @@ impl Replay {
             };
             self.apply_unit(&view, map, header)?;
         }
-        self.aside = 0;
+        self.doubtful = self.held + core::mem::take(&mut self.aside);
         self.applied = self.expected;
         Ok(())
+    }
+
+    /// A commit begins. When its units were written every earlier one was durable, but for an eager
+    /// unit that they say may not be: then that one is kept in front of them.
+    fn begin_commit(&mut self, view: &UnitView<'_>, aside: &Staging) {
+        let most = commit_units_max(self.units, self.unit_bytes);
+        let needed = u64::from(self.doubtful.saturating_add(most)) * u64::from(self.unit_bytes);
+        if !view.earlier_unsure() || needed > aside.bytes() {
+            self.doubtful = 0;
+        }
+        self.held = self.doubtful;
+    }
+
+    /// Where a unit of the commit that is being read is kept.
+    fn place_aside(&self, index: u32) -> u64 {
+        u64::from(self.held.saturating_add(index)) * u64::from(self.unit_bytes)
+    }
+
+    /// The units at the end of the run that nothing proves durable: the first sequence number and how
+    /// many there are. They lie at the start of the memory that commits are kept aside in.
+    pub(crate) fn doubtful_units(&self) -> (u64, u32) {
+        let first = self.applied.saturating_sub(u64::from(self.doubtful));
+        (first, self.doubtful)
+    }
+
+    /// Takes a unit that can not be read: one that power loss left half written.
+    pub(crate) fn take_unreadable(&mut self) {
+        self.end_run();
     }
 
     fn apply_unit(

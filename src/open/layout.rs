@@ -19,9 +19,10 @@ use super::survey::Purpose;
 pub struct Layout {
     pub(crate) header: Header,
     pub(crate) slot: SlotIndex,
-    /// Whether the other slot holds a whole header too.
-    pub(crate) other_slot_valid: bool,
     pub(crate) purpose: Purpose,
+    /// Checksum of that slot if the other one is valid too: then power loss may have left either of
+    /// them reading one thing or another.
+    pub(crate) doubtful_slot: Option<u32>,
     pub(crate) shape: Shape,
     pub(crate) options: OpenOptions,
     pub(crate) geometry: Geometry,
@@ -80,8 +81,8 @@ impl Layout {
         Ok(Layout {
             header,
             slot: chosen.slot,
-            other_slot_valid: chosen.other_valid,
             purpose,
+            doubtful_slot: chosen.other_valid.then_some(chosen.crc),
             shape,
             options,
             geometry: disk_geometry(&header, &shape, &options, &data, base.as_ref()),

@@ -6,7 +6,7 @@ use core::task::Poll;
 use crate::buffer::{Arena, Head, Lease, Op, OpPool, Part};
 use crate::device::{DeviceError, OpFlags, OpKind, Status, When};
 use crate::engine::Tag;
-use crate::format::{Field, FormatError, HEADER_BYTES, SLOT_BYTES, choose_slot};
+use crate::format::{Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex, choose_slot};
 use crate::stores::{Role, Stores};
 use crate::units::Instant;
 
@@ -16,7 +16,7 @@ use super::options::OpenOptions;
 use super::survey::Purpose;
 
 /// Bytes of memory that a [`Probe`] needs.
-pub const PROBE_ARENA_BYTES: usize = Arena::staging_bytes(2 * SLOT_BYTES)
+pub const PROBE_ARENA_BYTES: usize = Arena::staging_bytes(SLOT_BYTES)
     + OpPool::arena_bytes(1)
     + Arena::part_bytes::<u8>(2 * SLOT_BYTES);
 
@@ -28,9 +28,9 @@ struct Parts {
 
 #[allow(clippy::large_enum_variant)] // there is one, in its probe
 enum State {
-    /// The read is to be sent.
+    /// A read is to be sent.
     Ready(Lease),
-    /// The read is in flight.
+    /// It is in flight.
     Reading,
     /// Over; the lease is back, or lost with its device.
     Ended(Result<Layout, OpenError>, Option<Lease>),
@@ -44,6 +44,14 @@ pub struct Probe<S: Stores> {
     parts: Option<Parts>,
     unused: Option<&'static mut [MaybeUninit<u8>]>,
     state: State,
+    /// The slot that is being read. Each is read by itself: the loss of one must not hide the other.
+    slot: SlotIndex,
+    /// How reading it failed the first time.
+    failed: Option<DeviceError>,
+    /// How reading a slot failed for good; the slot then counts as not valid.
+    unreadable: Option<(SlotIndex, DeviceError)>,
+    /// The other slot is being read again: does the device still read anything?
+    control: bool,
 }
 
 /// A probed image.
@@ -93,36 +101,31 @@ impl<S: Stores> Probe<S> {
         purpose: Purpose,
     ) -> Probe<S> {
         let given = memory.len();
+        let probe = |parts, unused, state| Probe {
+            stores,
+            options,
+            purpose,
+            parts,
+            unused,
+            state,
+            slot: SlotIndex::First,
+            failed: None,
+            unreadable: None,
+            control: false,
+        };
         let failed = |error| State::Ended(Err(error), None);
         if given < PROBE_ARENA_BYTES {
             let error = OpenError::ArenaTooSmall {
                 needed: PROBE_ARENA_BYTES,
                 given,
             };
-            return Probe {
-                stores,
-                options,
-                purpose,
-                parts: None,
-                unused: Some(memory),
-                state: failed(error),
-            };
+            return probe(None, Some(memory), failed(error));
         }
         let mut arena = match Arena::new(memory) {
             Ok(arena) => arena,
-            Err(memory) => {
-                let state = failed(OpenError::ArenaMisaligned);
-                return Probe {
-                    stores,
-                    options,
-                    purpose,
-                    parts: None,
-                    unused: Some(memory),
-                    state,
-                };
-            }
+            Err(memory) => return probe(None, Some(memory), failed(OpenError::ArenaMisaligned)),
         };
-        let lease = arena.carve_lease(2 * SLOT_BYTES as u32);
+        let lease = arena.carve_lease(SLOT_BYTES as u32);
         let pool = OpPool::carve(&mut arena, 1);
         let bytes = arena.carve(2 * SLOT_BYTES, 0u8);
         let (Some(lease), Some(pool), Some(bytes)) = (lease, pool, bytes) else {
@@ -131,24 +134,10 @@ impl<S: Stores> Probe<S> {
                 needed: PROBE_ARENA_BYTES,
                 given,
             };
-            return Probe {
-                stores,
-                options,
-                purpose,
-                parts: None,
-                unused: None,
-                state: failed(error),
-            };
+            return probe(None, None, failed(error));
         };
         let parts = Some(Parts { arena, pool, bytes });
-        Probe {
-            stores,
-            options,
-            purpose,
-            parts,
-            unused: None,
-            state: State::Ready(lease),
-        }
+        probe(parts, None, State::Ready(lease))
     }
 
     /// Moves the probe on. Ready when [`Probe::finish`] can be called.
@@ -187,8 +176,8 @@ impl<S: Stores> Probe<S> {
             kind: OpKind::Read,
             flags: OpFlags::NONE,
             status: Status::Pending,
-            offset: 0,
-            len: HEADER_BYTES,
+            offset: self.slot.offset(),
+            len: SLOT_BYTES as u64,
             tag: Tag::open(Role::Metadata).word(),
         };
         let Some(mut op) = parts.pool.take(head) else {
@@ -210,32 +199,66 @@ impl<S: Stores> Probe<S> {
         }
     }
 
+    /// A read came home: the next slot, the same once more, or the end.
     fn on_read(&mut self, mut op: Op) {
         let Some(parts) = &mut self.parts else { return };
+        let at = self.slot.offset() as usize;
+        let target = parts.bytes.get_mut(at..at + SLOT_BYTES).unwrap_or(&mut []);
         let result = match op.status() {
-            Status::Done if op.copy_out(0, &mut parts.bytes) == 2 * SLOT_BYTES => self.layout(),
-            Status::Failed(error) => Err(OpenError::Device {
-                role: Role::Metadata,
-                error,
-            }),
-            Status::Done | Status::Pending => Err(OpenError::Device {
-                role: Role::Metadata,
-                error: DeviceError::Protocol,
-            }),
+            Status::Done if op.copy_out(0, target) == SLOT_BYTES => Ok(()),
+            Status::Failed(error) => Err(error),
+            Status::Done | Status::Pending => Err(DeviceError::Protocol),
         };
         let lease = op.pop();
-        if let Some(parts) = &mut self.parts {
-            // A foreign op stays out of the pool, and the memory is then reported as lost.
-            let _ = parts.pool.put(op);
-        }
-        self.state = State::Ended(result, lease);
+        // A foreign op stays out of the pool, and the memory is then reported as lost.
+        let _ = parts.pool.put(op);
+        let again = match result {
+            Ok(()) => false,
+            Err(DeviceError::Io | DeviceError::Unreadable)
+                if self.failed.is_none() && !self.control =>
+            {
+                true
+            }
+            Err(error @ (DeviceError::Io | DeviceError::Unreadable)) if !self.control => {
+                target.fill(0);
+                self.unreadable = Some((self.slot, error));
+                false
+            }
+            Err(error) => {
+                self.state = State::Ended(Err(metadata_failed(error)), lease);
+                return;
+            }
+        };
+        self.failed = result.err().filter(|_| again);
+        self.state = match lease {
+            Some(lease) if again => State::Ready(lease),
+            Some(lease) => match self.unreadable {
+                _ if self.control => State::Ended(self.layout(), Some(lease)),
+                _ if self.slot == SlotIndex::First => {
+                    self.slot = SlotIndex::Second;
+                    State::Ready(lease)
+                }
+                Some((slot, _)) => {
+                    (self.slot, self.control) = (slot.other(), true);
+                    State::Ready(lease)
+                }
+                None => State::Ended(self.layout(), Some(lease)),
+            },
+            None => State::Ended(Err(metadata_failed(DeviceError::Protocol)), None),
+        };
     }
 
     fn layout(&self) -> Result<Layout, OpenError> {
         let bytes: &[u8] = self.parts.as_ref().map_or(&[], |parts| &parts.bytes);
         let (first, second) = bytes.split_at_checked(SLOT_BYTES).unwrap_or((&[], &[]));
-        let chosen = choose_slot(first, second, &self.options.limits)?;
-        Layout::new(&self.stores, &chosen, self.options, self.purpose)
+        match (
+            choose_slot(first, second, &self.options.limits),
+            self.unreadable,
+        ) {
+            (Ok(chosen), _) => Layout::new(&self.stores, &chosen, self.options, self.purpose),
+            (Err(_), Some((_, error))) => Err(metadata_failed(error)),
+            (Err(error), None) => Err(error.into()),
+        }
     }
 
     /// When to poll next.
@@ -254,8 +277,8 @@ impl<S: Stores> Probe<S> {
     pub fn finish(self) -> Result<Probed<S>, ProbeFailure<S>> {
         let (result, lease) = match self.state {
             State::Ended(result, lease) => (result, lease),
-            State::Ready(lease) => (Err(not_ready()), Some(lease)),
-            State::Reading => (Err(not_ready()), None),
+            State::Ready(lease) => (Err(metadata_failed(DeviceError::Cancelled)), Some(lease)),
+            State::Reading => (Err(metadata_failed(DeviceError::Cancelled)), None),
         };
         let memory = match (self.unused, self.parts) {
             (Some(memory), _) => Some(memory),
@@ -289,9 +312,9 @@ impl<S: Stores> Probe<S> {
     }
 }
 
-const fn not_ready() -> OpenError {
+const fn metadata_failed(error: DeviceError) -> OpenError {
     OpenError::Device {
         role: Role::Metadata,
-        error: DeviceError::Cancelled,
+        error,
     }
 }

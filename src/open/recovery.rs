@@ -7,8 +7,7 @@ use crate::buffer::{Arena, Head, Op};
 use crate::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
 use crate::engine::{Disk, Tag, Work};
 use crate::format::page::{CHECKSUM_BYTES, PageKind};
-use crate::format::{Field, FormatError, PAGE_BYTES, Region};
-use crate::journal::CheckpointKind;
+use crate::format::{PAGE_BYTES, Region, SLOT_BYTES};
 use crate::journal::replay::Replay;
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
@@ -17,6 +16,7 @@ use crate::units::Instant;
 use super::assemble::assemble;
 use super::error::OpenError;
 use super::layout::Layout;
+use super::rewrite::Rewrite;
 use super::survey::{JournalFaults, Purpose};
 
 /// What opening does next. Each step has at most one operation in flight.
@@ -34,8 +34,12 @@ pub(super) enum Step {
     Sums(u64),
     /// The journal; units read so far.
     Journal(u64),
+    /// A part of the journal was unreadable: does the device read anything?
+    Control,
     /// Everything is in memory: check it.
     Verify,
+    /// What was read is written again.
+    Rewrite(Rewrite),
     /// Pages and header are being written.
     Settle,
     /// Open.
@@ -63,25 +67,30 @@ impl OpenOp {
 
 /// What is being opened, or what is left where that can not even begin.
 #[allow(clippy::large_enum_variant)] // there is one, and it is the disk itself
-enum Body<S: Stores> {
+pub(super) enum Body<S: Stores> {
     Disk(Disk<S>),
     Unused(S, Option<&'static mut [MaybeUninit<u8>]>),
 }
 
 /// An image that is being opened: poll it until it is ready.
 pub struct Opening<S: Stores> {
-    body: Body<S>,
+    pub(super) body: Body<S>,
     error: Option<OpenError>,
     pub(super) step: Step,
     pub(super) replay: Replay,
     /// Bytes of the region that the operation in flight reads, and where they go.
     reading: u64,
-    purpose: Purpose,
+    pub(super) purpose: Purpose,
     /// What is wrong with the journal of an image that is only looked at.
     pub(super) faults: JournalFaults,
-    pub(super) other_slot_valid: bool,
     /// Something behind table or bitmap was cleared, in memory.
     pub(super) mended_tails: bool,
+    /// Journal units below this are read one by one, since some of them can not be read.
+    singly: u64,
+    /// Some unit could not be read.
+    unreadable: bool,
+    /// See [`Layout`].
+    pub(super) doubtful_slot: Option<u32>,
 }
 
 /// An image that could not be opened.
@@ -107,8 +116,10 @@ impl<S: Stores> Opening<S> {
             reading: 0,
             purpose: layout.purpose,
             faults: JournalFaults::default(),
-            other_slot_valid: layout.other_slot_valid,
             mended_tails: false,
+            singly: 0,
+            unreadable: false,
+            doubtful_slot: layout.doubtful_slot,
         };
         let failed =
             |stores, memory, error| begin(Body::Unused(stores, memory), Step::Ready, Some(error));
@@ -147,7 +158,9 @@ impl<S: Stores> Opening<S> {
             if self.error.is_some() || self.step == Step::Ready {
                 return Poll::Ready(());
             }
-            if let Some((role, error)) = disk.open_op.failed.take() {
+            if let Some((role, error)) = disk.open_op.failed.take()
+                && !self.skip_unreadable(error)
+            {
                 self.error = Some(OpenError::Device { role, error });
                 return Poll::Ready(());
             }
@@ -186,7 +199,9 @@ impl<S: Stores> Opening<S> {
                 self.read_sums(header.checksum_region(header.checksum_active), done)
             }
             Step::Journal(done) => self.read_journal(done)?,
+            Step::Control => self.step = Step::Verify,
             Step::Verify => self.verify()?,
+            Step::Rewrite(state) => self.rewrite(state),
             Step::Settle => {
                 if disk.journal.poisoned {
                     return Err(OpenError::Device {
@@ -201,6 +216,29 @@ impl<S: Stores> Opening<S> {
             Step::Ready => {}
         }
         Ok(())
+    }
+
+    /// Whether the device's error hides no more than a part of the journal: that is then read unit by
+    /// unit, and a unit that can not be read by itself either counts as one that was never written.
+    fn skip_unreadable(&mut self, error: DeviceError) -> bool {
+        let (Step::Journal(done), Body::Disk(disk)) = (self.step, &self.body) else {
+            return false;
+        };
+        if !matches!(error, DeviceError::Io | DeviceError::Unreadable)
+            || bug(Bug::UnreadableUnitFails)
+        {
+            return false;
+        }
+        let unit_bytes = u64::from(disk.journal.unit_bytes).max(1);
+        let units = core::mem::take(&mut self.reading) / unit_bytes;
+        if done >= self.singly {
+            self.singly = done + units;
+        } else {
+            self.replay.take_unreadable();
+            self.unreadable = true;
+            self.step = Step::Journal(done + 1);
+        }
+        true
     }
 
     /// Reads the next part of table or bitmap; what the last operation read is stored first.
@@ -289,6 +327,10 @@ impl<S: Stores> Opening<S> {
         let done = done + have;
         if done >= units {
             self.step = Step::Verify;
+            if self.unreadable {
+                self.step = Step::Control;
+                disk.open_read(disk.journal.slot.offset(), SLOT_BYTES as u64);
+            }
             return Ok(());
         }
         let at = first + done;
@@ -297,70 +339,10 @@ impl<S: Stores> Opening<S> {
         } else {
             (at - units, units - done)
         };
+        let run = if done < self.singly { 1 } else { run };
         let offset = header.core.journal.offset + slot * unit_bytes;
         self.reading = disk.open_read(offset, run * unit_bytes);
         self.step = Step::Journal(done);
-        Ok(())
-    }
-
-    /// Checks everything that was read; then, unless read-only, writes it back.
-    fn verify(&mut self) -> Result<(), OpenError> {
-        if self.purpose == Purpose::Inspect {
-            self.end_survey();
-            return Ok(());
-        }
-        let first_seq = self.replay.first_seq()?;
-        let Body::Disk(disk) = &mut self.body else {
-            return Ok(());
-        };
-        let capacity = disk
-            .stores
-            .geometry(Role::Data)
-            .map_or(0, |data| data.capacity_bytes);
-        let repair = self.purpose == Purpose::Repair;
-        if repair {
-            self.replay.store_bytes = disk.shortened_store(self.replay.store_bytes, capacity);
-        }
-        if self.replay.store_bytes > capacity {
-            return Err(FormatError::corrupt(Field::StoreBytes, self.replay.store_bytes).into());
-        }
-        let store_bytes = disk.usable_store(self.replay.store_bytes, capacity);
-        let chunks = disk.journal.header.chunks_in(store_bytes);
-        let recorded = disk.journal.header.chunks_in(self.replay.store_bytes);
-        let mut found = u32::try_from(self.replay.floor)
-            .unwrap_or(u32::MAX)
-            .min(recorded);
-        disk.check_sums()?;
-        if repair {
-            self.mended_tails = disk.map.has_tails();
-            disk.map.clear_tails();
-            if bug(Bug::TailsMendedInPlace) && self.mended_tails {
-                disk.map.mark_all_dirty();
-            }
-            found = disk.mended_floor(found, recorded);
-        }
-        disk.check_contents(recorded)?;
-        // Unless somebody promised that new space reads zeros, everything free counts as used before.
-        let grown = chunks > recorded && !disk.store_grows_zeroed();
-        let floor = if grown { chunks } else { found };
-        disk.alloc.begin(chunks, floor);
-        disk.adopt_chunks(found)?;
-        disk.journal.header.store_bytes = store_bytes;
-        disk.journal.next_seq = first_seq;
-        disk.journal.durable_seq = first_seq;
-        if disk.options.read_only {
-            self.step = Step::Ready;
-            return Ok(());
-        }
-        if disk.options.owner_nonce != 0 {
-            disk.journal.header.owner_nonce = disk.options.owner_nonce;
-        }
-        let raised = disk.floor_target(chunks).max(floor);
-        disk.start_checkpoint(CheckpointKind::Recovery {
-            stable_seq: first_seq,
-            floor: raised,
-        });
-        self.step = Step::Settle;
         Ok(())
     }
 
@@ -400,7 +382,7 @@ impl<S: Stores> Opening<S> {
 
 impl<S: Stores> Disk<S> {
     /// Sends one operation of the opening, in page memory.
-    fn open_send(&mut self, role: Role, kind: OpKind, offset: u64, len: u64) {
+    pub(super) fn open_send(&mut self, role: Role, kind: OpKind, offset: u64, len: u64) {
         let head = Head {
             kind,
             flags: OpFlags::NONE,

@@ -80,7 +80,7 @@ impl<S: Stores> Opening<S> {
             floor: self.replay.floor,
             store_bytes: self.replay.store_bytes,
             capacity_bytes: 0,
-            other_slot_valid: self.other_slot_valid,
+            other_slot_valid: self.doubtful_slot.is_some(),
         };
         let disk = self.finish()?;
         let data = disk.stores.geometry(Role::Data);

@@ -4,8 +4,72 @@ use crate::engine::Disk;
 use crate::format::page::{PageKind, page_checksum, read_checksum};
 use crate::format::table::{self, TableEntry};
 use crate::format::{Field, FormatError, PAGE_BYTES, bitmap};
+use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::ChunkIndex;
+
+use super::error::OpenError;
+use super::recovery::{Body, Opening, Step};
+use super::rewrite::{Found, Rewrite};
+use super::survey::Purpose;
+
+impl<S: Stores> Opening<S> {
+    /// Checks everything that was read; then, unless read-only, writes it back.
+    pub(super) fn verify(&mut self) -> Result<(), OpenError> {
+        if self.purpose == Purpose::Inspect {
+            self.end_survey();
+            return Ok(());
+        }
+        let first_seq = self.replay.first_seq()?;
+        let Body::Disk(disk) = &mut self.body else {
+            return Ok(());
+        };
+        let capacity = disk
+            .stores
+            .geometry(Role::Data)
+            .map_or(0, |data| data.capacity_bytes);
+        let repair = self.purpose == Purpose::Repair;
+        if repair {
+            self.replay.store_bytes = disk.shortened_store(self.replay.store_bytes, capacity);
+        }
+        if self.replay.store_bytes > capacity {
+            return Err(FormatError::corrupt(Field::StoreBytes, self.replay.store_bytes).into());
+        }
+        let store_bytes = disk.usable_store(self.replay.store_bytes, capacity);
+        let chunks = disk.journal.header.chunks_in(store_bytes);
+        let recorded = disk.journal.header.chunks_in(self.replay.store_bytes);
+        let mut found = u32::try_from(self.replay.floor)
+            .unwrap_or(u32::MAX)
+            .min(recorded);
+        disk.check_sums()?;
+        if repair {
+            self.mended_tails = disk.map.has_tails();
+            disk.map.clear_tails();
+            if bug(Bug::TailsMendedInPlace) && self.mended_tails {
+                disk.map.mark_all_dirty();
+            }
+            found = disk.mended_floor(found, recorded);
+        }
+        disk.check_contents(recorded)?;
+        // Unless somebody promised that new space reads zeros, everything free counts as used before.
+        let grown = chunks > recorded && !disk.store_grows_zeroed();
+        let floor = if grown { chunks } else { found };
+        disk.alloc.begin(chunks, floor);
+        disk.adopt_chunks(found)?;
+        let found = Found {
+            store_bytes,
+            first_seq,
+            floor: disk.floor_target(chunks).max(floor),
+        };
+        self.step = if disk.options.read_only {
+            disk.adopt(&found);
+            Step::Ready
+        } else {
+            Step::Rewrite(Rewrite::first(found))
+        };
+        Ok(())
+    }
+}
 
 impl<S: Stores> Disk<S> {
     pub(super) fn store_grows_zeroed(&self) -> bool {

@@ -121,6 +121,10 @@ impl Row {
         match &outcome.result {
             Err(OpenError::Device { .. }) => {}
             Err(error) => assert_eq!(class_of(error), self.class, "{self}, operation {index}"),
+            // A part of header or journal that can be read the second time is no failure.
+            Ok(_) if devices.failed == Some(OpKind::Read) => {
+                return self.expect(devices, outcome, self.class);
+            }
             Ok(_) => panic!("{self}: opened although operation {index} failed"),
         }
         if devices.failed == Some(OpKind::Read) {

@@ -14,16 +14,16 @@
 //! | `s` | steps of the session, then of the sessions after each crash, separated by `/` |
 //! | `q` | requests that the guest has in flight at most; with `!` it always submits as soon as it can, and nothing is held back |
 //! | `i` | an injected fault: `0w3` fails write 3 of store 0, after `+` all or `~` half of it was done; `0w3?` refuses it as busy; `!` at the end makes it sticky |
-//! | `T` | tear model |
+//! | `T` | tear model, 0 to 5: see [`Tear`] |
 //! | `c` | decisions of a session |
-//! | `k` | where that session crashed, and which pending contents survived: `unit.content` |
+//! | `k` | where that session crashed, which pending contents survived (`unit.content`), and the torn unit (`tunit.way`; `t*` all) |
 
 use core::fmt;
 use core::str::FromStr;
 
 use fvd::device::OpKind;
 
-use crate::crash::{Outcome, Tear};
+use crate::crash::{ALL_UNITS, Outcome, Tear};
 use crate::disk::{FaultRule, Landed};
 use crate::workload::{GuestOp, Setup, parse_ops, show_ops};
 
@@ -127,11 +127,13 @@ fn parse_fault(text: &str) -> Option<(u8, FaultRule)> {
     Some((store, rule))
 }
 
-const TEARS: [(&str, Tear); 4] = [
+const TEARS: [(&str, Tear); 6] = [
     ("0", Tear::None),
     ("1", Tear::Cut),
     ("2", Tear::Unreadable),
     ("3", Tear::Garbage),
+    ("4", Tear::Shorn),
+    ("5", Tear::Metastable),
 ];
 
 impl Tear {
@@ -165,7 +167,8 @@ impl fmt::Display for Case {
     }
 }
 
-/// Shows a crash as `moment:unit.content+unit.content`, then `t` and the torn unit.
+/// Shows a crash as `moment:unit.content+unit.content`, then `t` and the torn unit (`*` for all) with
+/// the way in which it is torn.
 pub(crate) fn show_crash((moment, outcome): &Crash) -> String {
     let digits = outcome
         .digits
@@ -175,9 +178,10 @@ pub(crate) fn show_crash((moment, outcome): &Crash) -> String {
     let digits: Vec<String> = digits
         .map(|(unit, digit)| format!("{unit}.{digit}"))
         .collect();
-    let torn = outcome
-        .torn
-        .map_or(String::new(), |(unit, cut)| format!("t{unit}.{cut}"));
+    let torn = outcome.torn.map_or(String::new(), |torn| match torn {
+        (ALL_UNITS, way) => format!("t*.{way}"),
+        (unit, way) => format!("t{unit}.{way}"),
+    });
     format!("{moment}:{}{torn}", digits.join("+"))
 }
 
@@ -185,7 +189,11 @@ fn parse_crash(text: &str) -> Option<Crash> {
     let (moment, text) = text.split_once(':')?;
     let pair = |text: &str| {
         let (unit, digit) = text.split_once('.')?;
-        Some((unit.parse::<u32>().ok()?, digit.parse::<u32>().ok()?))
+        let unit = match unit {
+            "*" => ALL_UNITS,
+            unit => unit.parse::<u32>().ok()?,
+        };
+        Some((unit, digit.parse::<u32>().ok()?))
     };
     let (digits, torn) = match text.split_once('t') {
         Some((digits, torn)) => (digits, Some(pair(torn)?)),
@@ -196,7 +204,7 @@ fn parse_crash(text: &str) -> Option<Crash> {
         torn,
     };
     for part in digits.split('+').filter(|part| !part.is_empty()) {
-        let (unit, digit) = pair(part)?;
+        let (unit, digit) = pair(part).filter(|(unit, _)| *unit != ALL_UNITS)?;
         let unit = unit as usize;
         if outcome.digits.len() <= unit {
             outcome.digits.resize(unit + 1, 0);
@@ -270,11 +278,12 @@ mod tests {
             "g=v8d;p=w0,f;s=w0,w5/f;q=2;i=0w3~!;T=1;c=0,1;k=7:0.1+3.2t3.17;c=;k=2:",
             "g=B8;s=w0;q=3!;i=1f0+;c=",
             "g=B8;s=w0,t;i=0a2?!;c=",
+            "g=-;s=w0;T=5;c=;k=3:0.1+1.1t*.4",
         ] {
             let replay: Replay = text.parse().expect("legal");
             assert_eq!(replay.to_string(), text);
         }
-        for text in ["x=1", "k=1:", "g=q", "c=a", "i=0q1"] {
+        for text in ["x=1", "k=1:", "g=q", "c=a", "i=0q1", "c=;k=1:*.1"] {
             assert!(text.parse::<Replay>().is_err(), "{text}");
         }
     }

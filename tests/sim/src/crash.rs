@@ -5,35 +5,18 @@
 //! selection that has caught real bugs: every prefix, every single and pair loss, every single
 //! survivor, every per-region split, and a seeded random sample.
 //!
-//! Beyond the contract lie the tear models: [`Tear::Cut`] also tears *inside* a unit. Only units
-//! that protect themselves (metadata under a CRC) can be asked to survive that, so it applies to
-//! the sectors declared by [`Space::tearable`] alone.
+//! Beyond the contract lie the tear models, [`Tear`]. What each may do to a unit that was being
+//! written depends on what the unit is for, its [`Zone`].
 
 mod select;
 mod tear;
+mod zone;
 
-use core::ops::Range;
-
+use crate::medium::Metastable;
 use crate::sector::{SectorId, SharedSectors, mix};
+pub use tear::Tear;
 use tear::tear_into;
-
-/// What a power loss does to a unit that was being written, beyond "old or new".
-///
-/// Not offered yet: neighbours lost with a shorn 4 KiB block (T4; declare a larger atomic unit
-/// instead) and units that read old or new at each read until rewritten (T5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Tear {
-    /// T0: units are atomic, as the contract promises.
-    #[default]
-    None,
-    /// T1: one metadata unit is part new and part old, cut at every eighth byte, both ways round.
-    Cut,
-    /// T2: one metadata unit can not be read.
-    Unreadable,
-    /// T3: one metadata unit holds random bytes.
-    Garbage,
-}
+pub use zone::{Zone, Zones};
 
 #[derive(Clone, Copy, Debug)]
 struct Unit {
@@ -73,14 +56,17 @@ impl Default for Bound {
     }
 }
 
+/// Instead of the index of a torn unit: every unit of which something new survived is torn.
+pub const ALL_UNITS: u32 = u32::MAX;
+
 /// One outcome of a power loss: a digit per unit, 0 for "nothing pending survived", and perhaps a
 /// torn unit.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Outcome {
     /// Per unit the alternative that survived.
     pub digits: Vec<u16>,
-    /// The torn unit, as its index and the cut: `cut` words of 8 bytes new, the rest old; or, from
-    /// 64 words per sector on, the other way round.
+    /// The torn unit, as its index or [`ALL_UNITS`], and how it is torn: a number below
+    /// [`Tear::ways`].
     pub torn: Option<(u32, u32)>,
 }
 
@@ -108,8 +94,9 @@ pub struct Space {
     events: Vec<(u32, u32, u16)>,
     /// Per device, where one region ends and the next begins.
     borders: Vec<(u8, Vec<u32>)>,
-    tearable: Vec<(u8, Range<u32>)>,
-    expendable: Vec<(u8, Range<u32>)>,
+    zones: Zones,
+    /// Units that an earlier power loss left metastable, and that nothing pending replaces.
+    metastable: Vec<(u8, Metastable)>,
 }
 
 impl Space {
@@ -119,7 +106,7 @@ impl Space {
         Space::default()
     }
 
-    /// Starts over; borders and tearable ranges stay.
+    /// Starts over; borders and zones stay.
     pub fn clear(&mut self) {
         self.spare
             .extend(self.stable.drain(..).map(|(_, image)| image));
@@ -127,6 +114,7 @@ impl Space {
         self.contents.clear();
         self.sizes.clear();
         self.events.clear();
+        self.metastable.clear();
     }
 
     /// Declares the sectors at which regions of a device begin, for per-region splits.
@@ -134,15 +122,14 @@ impl Space {
         self.borders.push((device, borders.to_vec()));
     }
 
-    /// Declares sectors whose contents protect themselves, so that tears may be tried on them.
-    pub fn tearable(&mut self, device: u8, sectors: Range<u32>) {
-        self.tearable.push((device, sectors));
+    /// Declares what sectors are for, so that tears may be tried on them.
+    pub fn zones(&mut self, zones: &Zones) {
+        self.zones = zones.clone();
     }
 
-    /// Declares sectors whose loss while they are written must be survived: for [`Tear::Garbage`] and
-    /// [`Tear::Unreadable`].
-    pub fn expendable(&mut self, device: u8, sectors: Range<u32>) {
-        self.expendable.push((device, sectors));
+    /// Adds a unit that reads one thing or another until something pending replaces it.
+    pub fn add_metastable(&mut self, device: u8, unit: &Metastable) {
+        self.metastable.push((device, unit.clone()));
     }
 
     /// Adds a device that surely holds `stable`.
@@ -256,14 +243,51 @@ impl Space {
             };
             let (first, len) = (unit.first as usize, usize::from(unit.len));
             let target = &mut image[first..first + len];
-            match outcome.torn {
-                Some((torn, cut)) if torn as usize == index => {
-                    tear_into(tear, target, content, cut, sectors);
-                }
-                _ => target.copy_from_slice(content),
+            match self.way_torn(index, outcome, tear) {
+                Some(way) => tear_into(tear, target, content, way, sectors),
+                None => target.copy_from_slice(content),
             }
         }
         image.truncate(size);
+    }
+
+    /// How the unit at `index` is torn, if it is.
+    fn way_torn(&self, index: usize, outcome: &Outcome, tear: Tear) -> Option<u32> {
+        let (torn, way) = outcome.torn?;
+        let unit = self.units.get(index)?;
+        let survived = outcome.digits.get(index).is_some_and(|digit| *digit != 0);
+        let own = torn as usize == index;
+        (survived && (own || (torn == ALL_UNITS && self.ways(unit, tear) != 0))).then_some(way)
+    }
+
+    /// What reads one thing or another on device `device` after `outcome`.
+    pub fn metastable(&self, device: u8, outcome: &Outcome, tear: Tear) -> Vec<Metastable> {
+        let digit = |index: usize| outcome.digits.get(index).copied().unwrap_or(0);
+        let own = |unit: &Unit| unit.device == device && unit.len > 0;
+        let units = || self.units.iter().enumerate().filter(|(_, unit)| own(unit));
+        let kept = self.metastable.iter().filter(|(on, entry)| {
+            let replaced =
+                |(index, unit): (usize, &Unit)| unit.first == entry.first && digit(index) != 0;
+            *on == device && !units().any(replaced)
+        });
+        let mut all: Vec<Metastable> = kept.map(|(_, entry)| entry.clone()).collect();
+        if tear == Tear::Metastable {
+            all.extend(units().filter_map(|(index, unit)| {
+                let way = self.way_torn(index, outcome, tear)?;
+                let other = self.content(unit, digit(index))?;
+                Some(Metastable::new(unit.first, other, way))
+            }));
+        }
+        all
+    }
+
+    /// Whether the outcome may have lost something that exists once.
+    #[must_use]
+    pub fn loses_a_page(&self, outcome: &Outcome, tear: Tear) -> bool {
+        self.units.iter().enumerate().any(|(index, unit)| {
+            let way = self.way_torn(index, outcome, tear);
+            self.zone(unit) == Some(Zone::Page) && way.is_some_and(|way| tear.loses(way, unit.len))
+        })
     }
 
     fn content(&self, unit: &Unit, digit: u16) -> Option<&[SectorId]> {
@@ -298,19 +322,25 @@ impl Space {
     /// A hash of the torn unit of an outcome, to be mixed with [`Space::hash`].
     #[must_use]
     pub fn torn_hash(&self, outcome: &Outcome, tear: Tear, sectors: &SharedSectors) -> u64 {
-        let Some((index, cut)) = outcome.torn else {
-            return 0;
-        };
-        let unit = &self.units[index as usize];
-        let (first, len) = (unit.first as usize, usize::from(unit.len));
-        let mut torn = self.stable_of(unit.device)[first..first + len].to_vec();
-        if let Some(content) = self.content(unit, outcome.digits[index as usize]) {
-            tear_into(tear, &mut torn, content, cut, sectors);
+        let mut hash = 1;
+        for (index, unit) in self.units.iter().enumerate() {
+            let digit = outcome.digits.get(index).copied().unwrap_or(0);
+            let way = self.way_torn(index, outcome, tear);
+            let (Some(way), Some(content)) = (way, self.content(unit, digit)) else {
+                continue;
+            };
+            let (first, len) = (unit.first as usize, usize::from(unit.len));
+            let mut torn = self.stable_of(unit.device)[first..first + len].to_vec();
+            tear_into(tear, &mut torn, content, way, sectors);
+            if tear == Tear::Metastable {
+                hash = mix(hash, u64::from(way));
+            }
+            let sectors = sectors.borrow();
+            for (id, sector) in torn.iter().zip(first..) {
+                hash ^= mix(place(unit.device, sector), sectors.hash(*id));
+            }
         }
-        let sectors = sectors.borrow();
-        torn.iter().zip(first..).fold(1, |hash, (id, sector)| {
-            hash ^ mix(place(unit.device, sector), sectors.hash(*id))
-        })
+        hash
     }
 
     /// The hash of the stable images: the `base` of [`Space::hash`].
@@ -322,6 +352,9 @@ impl Space {
             for (sector, id) in image.iter().enumerate() {
                 hash ^= mix(place(*device, sector), sectors.hash(*id));
             }
+        }
+        for (device, entry) in &self.metastable {
+            hash = mix(hash, u64::from(*device) ^ entry.hash(&sectors));
         }
         hash
     }

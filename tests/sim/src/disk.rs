@@ -21,7 +21,7 @@ use fvd::buffer::Head;
 use fvd::device::{DeviceError, Geometry, OpFlags, OpKind};
 
 use crate::crash::Space;
-use crate::medium::Medium;
+use crate::medium::{Medium, Metastable};
 use crate::sector::{SECTOR, SectorId};
 pub use bus::Bus;
 use inner::{Core, fill_id};
@@ -138,12 +138,20 @@ impl SimDisk {
     /// # Panics
     /// If operations are in flight: end the session that submitted them first.
     pub fn load(&self, image: &[SectorId]) {
+        self.load_torn(image, Vec::new());
+    }
+
+    /// [`SimDisk::load`] of an image in which some units read one thing or another.
+    ///
+    /// # Panics
+    /// If operations are in flight.
+    pub fn load_torn(&self, image: &[SectorId], metastable: Vec<Metastable>) {
         let mut core = self.0.borrow_mut();
         assert!(
             core.in_flight.is_empty() && core.ready.is_empty(),
             "the disk is in use"
         );
-        core.medium.load(image);
+        core.medium.load(image, metastable);
         core.geometry.capacity_bytes = (image.len() * SECTOR) as u64;
         core.severed = false;
         core.fault = None;

@@ -16,8 +16,9 @@ use fvd::stores::{One, Stores, Two, WithBase};
 use fvd::units::Instant;
 use fvd::{Closing, Disk};
 
+use crate::crash::{Zone, Zones};
 use crate::disk::SimDisk;
-use crate::engine::{Devices, Engine, Event, METADATA, Plan, arena_memory};
+use crate::engine::{DATA, Devices, Engine, Event, METADATA, Plan, arena_memory};
 use crate::middleware::{Direct, Middleware};
 use crate::sector::SECTOR;
 use crate::workload::Setup;
@@ -271,6 +272,57 @@ impl<S: Stores> Machine<S> {
     }
 }
 
+/// What the sectors of an image are for.
+fn zones(setup: &Setup, header: &Header) -> Zones {
+    let core = &header.core;
+    let sectors = |start: u64, bytes: u64| {
+        (start / SECTOR_U64) as u32..(start + bytes).div_ceil(SECTOR_U64) as u32
+    };
+    let [sums_a, sums_b] = header.checksum_offset;
+    let zones = Zones::default()
+        .with(METADATA, sectors(0, 2 * header_slot_bytes()), Zone::Spare)
+        .with(
+            METADATA,
+            sectors(sums_a, header.checksum_bytes),
+            Zone::Spare,
+        )
+        .with(
+            METADATA,
+            sectors(sums_b, header.checksum_bytes),
+            Zone::Spare,
+        )
+        .with(
+            METADATA,
+            sectors(core.journal.offset, core.journal.bytes),
+            Zone::Spare,
+        )
+        .with(
+            METADATA,
+            sectors(core.table.offset, core.table.bytes),
+            Zone::Page,
+        )
+        .with(
+            METADATA,
+            sectors(core.bitmap.offset, core.bitmap.bytes),
+            Zone::Page,
+        );
+    // Where blocks are smaller than what the device writes at once, neighbours on the device are not
+    // neighbours on the disk, and nothing can be said about what a tear may cost the guest.
+    if !setup.block_sectors.is_multiple_of(setup.atomic_sectors) {
+        return zones;
+    }
+    let device = if setup.two_devices != 0 {
+        DATA
+    } else {
+        METADATA
+    };
+    zones.with(
+        device,
+        (core.data_offset / SECTOR_U64) as u32..u32::MAX,
+        Zone::Data,
+    )
+}
+
 enum Kind<D: BlockDevice> {
     One(Machine<One<D>>),
     OneWithBase(Machine<WithBase<One<D>, SimDisk>>),
@@ -323,13 +375,6 @@ impl<M: Middleware> Engine for FvdOn<M> {
         regions.retain(|start| *start != 0);
         regions.sort_unstable();
         regions.dedup();
-        // Pages are not among them: they exist once, and their loss is noticed, not healed.
-        let expendable = [
-            (0, 2 * header_slot_bytes()),
-            (sums_a, sums_a + header.checksum_bytes),
-            (sums_b, sums_b + header.checksum_bytes),
-            (core.journal.offset, journal_end),
-        ];
         let two = setup.two_devices != 0;
         Some(Plan {
             metadata_bytes: if two {
@@ -340,10 +385,7 @@ impl<M: Middleware> Engine for FvdOn<M> {
             data_bytes: if two { header.store_bytes } else { 0 },
             metadata_sectors: sector(metadata_end),
             regions: regions.into_iter().map(|start| (METADATA, start)).collect(),
-            tearable: vec![(METADATA, 0..sector(metadata_end))],
-            expendable: expendable
-                .map(|(at, end)| (METADATA, sector(at)..sector(end)))
-                .into(),
+            zones: zones(setup, &header),
             open_ops_max: 3 * metadata + 64,
         })
     }

@@ -5,12 +5,12 @@
 //! process, so it keeps its memory from one session to the next.
 
 use core::mem::MaybeUninit;
-use core::ops::Range;
 
 use fvd::buffer::{ARENA_ALIGN, Op};
 use fvd::device::{DiscardLimits, Geometry, Growth, When, WriteZeroesLimits};
 use fvd::units::Instant;
 
+use crate::crash::Zones;
 use crate::disk::{Bus, Fill, Schedule, SimDisk};
 use crate::sector::{SECTOR, SectorId};
 use crate::stamp::{CANARY, Value, stamp};
@@ -34,10 +34,8 @@ pub struct Plan {
     pub metadata_sectors: u32,
     /// (store, first sector) of each region but the first, for per-region splits.
     pub regions: Vec<(u8, u32)>,
-    /// Sectors that protect themselves against tears inside a unit.
-    pub tearable: Vec<(u8, Range<u32>)>,
-    /// Sectors that may hold anything after a power loss while they were written.
-    pub expendable: Vec<(u8, Range<u32>)>,
+    /// What sectors are for: where tears may strike, and what they may cost.
+    pub zones: Zones,
     /// Most device operations that opening may take (R13).
     pub open_ops_max: u32,
 }

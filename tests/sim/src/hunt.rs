@@ -118,6 +118,9 @@ pub const GROUNDS: &[Ground] = &[
     ground("g=B8;s=/z0+4,f", "w0,w2+2,f,k", 3, 0),
     ground("g=-;s=/w0,f;T=1", "w0,w4,f,k", 3, 0),
     ground("g=B4;s=/w0,f;T=3", "w0,w4,f,k", 3, 0),
+    ground("g=B8;s=/w0,f;T=2", "w0,w4,f,k", 2, 0),
+    ground("g=v32b8c16a8j4B20;s=/w1,f;T=4", "w0,w17,f,k", 2, 0),
+    ground("g=B8;s=/w0,f;T=5", "w0,f", 1, 0),
     failing(ground("g=-;s=/w0,f", "w0,w1,w4,f", 3, 0), 0, OpKind::Write),
     failing(ground("g=B8;s=/w0,f", "w0,w1,w4,f", 3, 0), 0, OpKind::Write),
     failing(ground("g=-;s=/w0,f", "w0,w4,f,k", 3, 0), 0, OpKind::Flush),
@@ -227,6 +230,10 @@ mod bugs {
         RecoveryDataNotFlushed "g=ds0g;s=w0,x/;q=2" 1
         FailedSlotLeaked "g=-;s=w0,o/;i=0w0" 0
         FailedReservationLeaked "g=s0;s=w0,w0+4,w4+4,w8+4,w12+4/;i=0w0" 0
+        UnreadableUnitFails "g=-;s=w0,f/;T=2" 0
+        LastCommitTrusted "g=B8;s=w0,f/;T=5" 0
+        NewerSlotTrusted "g=-;s=w0/w0,f;T=5" 0
+        RewriteNotFlushed "g=-;s=w0,f,k/w0,f;T=5" 0
     }
 
     /// Variants that turned out to be harmless, and why.

@@ -11,9 +11,15 @@
 //! 3. Contents that a failed flush should have covered never become stable by a later flush: the
 //!    cache may have dropped them (the fsync-error lesson). Only a new write helps, or a reset of the
 //!    device, which decides what is lost ([`Medium::reset`]).
+//! 4. A unit that power loss left metastable (tear model T5) stays so until a write to it is durable.
+//!    Its stable content is the old one; only [`Medium::read`] shows the other.
+
+mod metastable;
 
 use crate::crash::Space;
 use crate::sector::{SectorId, SharedSectors, mix};
+
+pub use metastable::Metastable;
 
 /// Old contents that a pending discard may bring back, at most, per unit.
 const HISTORY_MAX: usize = 2;
@@ -45,6 +51,7 @@ pub struct Medium {
     /// Displaced stable contents of units; kept only for devices that discard.
     history: Option<Vec<(u32, SectorId)>>,
     settled: Vec<u32>,
+    metastable: Vec<Metastable>,
 }
 
 impl Medium {
@@ -62,11 +69,14 @@ impl Medium {
             growths: Vec::new(),
             history: discards.then(Vec::new),
             settled: Vec::new(),
+            metastable: Vec::new(),
         }
     }
 
-    /// Replaces everything by `image`, all of it stable: what a disk is after the power came back.
-    pub fn load(&mut self, image: &[SectorId]) {
+    /// Replaces everything by `image`, stable but for the units in `metastable`: what a disk is after
+    /// the power came back.
+    pub fn load(&mut self, image: &[SectorId], metastable: Vec<Metastable>) {
+        self.metastable = metastable;
         self.visible.clear();
         self.visible.extend_from_slice(image);
         self.stable.clear();
@@ -81,7 +91,29 @@ impl Medium {
         self.clock = 0;
     }
 
-    /// What readers see, sector by sector.
+    /// A read of `count` sectors; `see` gets each of them with its index.
+    pub fn read(&mut self, first: usize, count: usize, mut see: impl FnMut(usize, SectorId)) {
+        for (index, id) in self.visible[first..first + count].iter().enumerate() {
+            see(index, *id);
+        }
+        let (end, pending) = (first + count, &self.pending);
+        for entry in &mut self.metastable {
+            let start = entry.first as usize;
+            let unit = start / self.unit_sectors;
+            let touched = start < end && start + self.unit_sectors > first;
+            if !touched || pending.iter().any(|write| write.unit as usize == unit) {
+                continue;
+            }
+            let other = entry.read().into_iter().flatten();
+            for (sector, id) in (start..).zip(other) {
+                if (first..end).contains(&sector) {
+                    see(sector - first, *id);
+                }
+            }
+        }
+    }
+
+    /// What readers see, sector by sector, metastable units apart.
     #[must_use]
     pub fn visible(&self) -> &[SectorId] {
         &self.visible
@@ -132,7 +164,7 @@ impl Medium {
             }
             if durable {
                 self.settle(unit);
-            } else if self.unit(unit, &self.visible) != before || self.is_pending(unit) {
+            } else if self.unit(unit, &self.visible) != before || self.is_unsure(unit) {
                 self.push_visible(unit);
             }
         }
@@ -141,7 +173,7 @@ impl Medium {
     /// [`Medium::write`] for the common case, without copies of units.
     fn write_sectors(&mut self, first: usize, ids: &[SectorId]) {
         for (sector, id) in (first..).zip(ids) {
-            if self.visible[sector] != *id || self.is_pending(sector) {
+            if self.visible[sector] != *id || self.is_unsure(sector) {
                 self.visible[sector] = *id;
                 self.push_visible(sector);
             }
@@ -204,6 +236,7 @@ impl Medium {
                 settled.push(entry.unit);
                 let content = entry.content as usize;
                 self.set_stable(entry.unit as usize, content);
+                self.forget_metastable(entry.unit as usize);
             }
             self.pending.remove(index);
         }
@@ -270,6 +303,9 @@ impl Medium {
     /// Adds this medium, as device `device`, to the outcomes that a power loss may have.
     pub fn add_to(&self, device: u8, space: &mut Space) {
         space.add_device(device, &self.stable);
+        for entry in &self.metastable {
+            space.add_metastable(device, entry);
+        }
         for entry in &self.pending {
             let start = entry.content as usize;
             let end = start + self.unit_len(entry.unit as usize);
@@ -329,6 +365,9 @@ impl Medium {
             let place = u64::from(entry.unit) << 1 | u64::from(entry.lost);
             hash = mix(hash ^ place, sectors.hash(id));
         }
+        for entry in &self.metastable {
+            hash = mix(hash, entry.hash(&sectors));
+        }
         hash
     }
 
@@ -355,6 +394,18 @@ impl Medium {
 
     fn is_pending(&self, unit: usize) -> bool {
         self.pending.iter().any(|entry| entry.unit as usize == unit)
+    }
+
+    /// Whether a write of what the unit seems to hold makes a difference.
+    fn is_unsure(&self, unit: usize) -> bool {
+        let is_own = |entry: &Metastable| entry.first as usize / self.unit_sectors == unit;
+        self.is_pending(unit) || self.metastable.iter().any(is_own)
+    }
+
+    fn forget_metastable(&mut self, unit: usize) {
+        let unit_sectors = self.unit_sectors;
+        self.metastable
+            .retain(|entry| entry.first as usize / unit_sectors != unit);
     }
 
     fn push(&mut self, unit: usize, content: &[SectorId]) {
@@ -390,6 +441,7 @@ impl Medium {
         self.set_stable(unit, at);
         self.contents.truncate(at);
         self.pending.retain(|entry| entry.unit as usize != unit);
+        self.forget_metastable(unit);
     }
 
     fn set_stable(&mut self, unit: usize, content: usize) {

@@ -9,8 +9,12 @@
 //! * **R2** Without a crash: the last completed write; of overlapping ones any, but always the same.
 //! * **R3** A failed write leaves old or new, each sector by itself, and then stays.
 //! * **R5** What a recovered disk has shown to the guest stays (see [`Oracle::restart`]).
+//! * **R5** does not hold for a sector that a power loss left metastable (tear model T5): it shows any
+//!   of its values until it is written again. What no flush has covered may also be lost (T2, T4) or
+//!   replaced by random bytes (T3).
 //! * **R6** A discard leaves the old content or zeros; a write-zeroes leaves zeros.
 
+use crate::crash::Tear;
 use crate::sector::mix;
 use crate::stamp::Value;
 
@@ -92,6 +96,8 @@ pub struct Oracle {
     /// (sector, entry) of what a flush made sure to be gone while reads were in flight: they may have
     /// seen it before.
     past: Vec<(usize, Entry)>,
+    /// When the newest successful flush was submitted.
+    flush_cut: Moment,
 }
 
 impl Clone for Oracle {
@@ -110,6 +116,7 @@ impl Clone for Oracle {
         (self.now, self.written) = (source.now, source.written);
         self.reads = source.reads;
         self.past.clone_from(&source.past);
+        self.flush_cut = source.flush_cut;
     }
 }
 
@@ -125,6 +132,7 @@ impl Oracle {
             written: 0,
             reads: 0,
             past: Vec::new(),
+            flush_cut: 0,
         }
     }
 
@@ -217,6 +225,7 @@ impl Oracle {
     /// Forgets what is older than a write that the flush submitted at `cut` has covered. What an
     /// unsettled sector has shown by then is what the flush made sure.
     fn flushed(&mut self, cut: Moment) {
+        self.flush_cut = self.flush_cut.max(cut);
         for sector in 0..self.sectors.len() {
             if let Some((value, at)) = self.shown[sector]
                 && at < cut
@@ -298,7 +307,8 @@ impl Oracle {
             });
         }
         let entries = &self.sectors[sector];
-        if entries.len() > 1 && entries.iter().all(|entry| entry.ended < ticket.submitted) {
+        let over = entries.iter().all(|entry| entry.ended < ticket.submitted);
+        if entries.len() > 1 && over && !self.is_metastable(sector) {
             self.shown[sector].get_or_insert((seen, self.now));
         }
         Ok(())
@@ -329,7 +339,72 @@ impl Oracle {
         self.shown.fill(None);
         self.reads = 0;
         self.past.clear();
-        self.now = 0;
+        (self.now, self.flush_cut) = (0, 0);
+    }
+
+    /// [`Oracle::restart`] where units may have become metastable: a sector that was not flushed shows
+    /// any of its values at each read, until it is written again.
+    pub fn restart_metastable(&mut self, seen: impl Iterator<Item = Value>) {
+        for (sector, value) in (0..self.sectors.len()).zip(seen) {
+            let flips = self.may_be_torn(sector, 1) || self.is_metastable(sector);
+            let entries = &mut self.sectors[sector];
+            if flips {
+                entries.sort_by_key(|entry| entry.value);
+                entries.dedup_by_key(|entry| entry.value);
+            } else {
+                entries.truncate(1);
+                entries.fill(Entry::settled(value));
+            }
+            for entry in entries {
+                *entry = Entry::settled(entry.value);
+            }
+        }
+        self.shown.fill(None);
+        self.reads = 0;
+        self.past.clear();
+        (self.now, self.flush_cut) = (0, 0);
+    }
+
+    /// Whether an earlier power loss has left the sector between several values.
+    fn is_metastable(&self, sector: usize) -> bool {
+        let entries = self.sectors[sector].iter();
+        entries.filter(|entry| entry.submitted == 0).count() > 1
+    }
+
+    /// Whether a power loss now may tear the unit of `unit_sectors` that a sector is in: something in
+    /// it was written that no flush has covered.
+    fn may_be_torn(&self, sector: usize, unit_sectors: usize) -> bool {
+        let first = sector / unit_sectors * unit_sectors;
+        let unit = self.sectors.iter().skip(first).take(unit_sectors);
+        let unsure = |entry: &Entry| entry.submitted > 0 && entry.ended >= self.flush_cut;
+        unit.filter(|entries| entries.len() > 1)
+            .any(|entries| entries.iter().any(unsure))
+    }
+
+    /// Whether a tear explains what a sector holds after a power loss. Only what no flush has covered
+    /// is excused, and only by a model that loses contents.
+    #[must_use]
+    pub fn excuses(&self, tear: Tear, unit_sectors: usize, sector: usize, seen: Value) -> bool {
+        let possible = match tear {
+            Tear::Unreadable | Tear::Shorn => seen == Value::LOST,
+            Tear::Garbage => seen.is_garbage(),
+            Tear::None | Tear::Cut | Tear::Metastable => false,
+        };
+        possible && self.may_be_torn(sector, unit_sectors)
+    }
+
+    /// Whether a sector may be lost, so that reading it is an error.
+    #[must_use]
+    pub fn is_lost(&self, sector: usize) -> bool {
+        let mut entries = self.sectors[sector].iter();
+        entries.any(|entry| entry.value == Value::LOST)
+    }
+
+    /// A hash of which sectors a power loss now may tear.
+    #[must_use]
+    pub fn torn_hash(&self) -> u64 {
+        let torn = (0..self.sectors.len()).filter(|sector| self.may_be_torn(*sector, 1));
+        torn.fold(0, |hash, sector| hash ^ mix(sector as u64, 0x7EA2))
     }
 
     /// Whether no request is in flight and every sector has exactly one possible value.

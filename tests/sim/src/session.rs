@@ -20,7 +20,7 @@ use fvd::units::Instant;
 use crate::case::{Case, Crash, Path};
 use crate::choices::Choices;
 use crate::client::{Client, Purpose};
-use crate::crash::{Bound, Space};
+use crate::crash::{Bound, Space, Tear};
 use crate::disk::{Bus, Schedule};
 use crate::engine::{Devices, Engine, Plan};
 use crate::memory::{Memory, Seen};
@@ -141,9 +141,13 @@ pub(crate) struct Level<E> {
     opened: bool,
     closed: bool,
     severed: bool,
-    /// Opening or closing failed, and an injected fault excuses it.
+    /// Opening or closing failed, and an injected fault or a tear excuses it.
     failed: bool,
     pub(crate) harm: Harm,
+    /// The power loss before this session may have taken something that exists once.
+    bereft: bool,
+    /// A read failed, and a tear excuses it.
+    unreadable: bool,
 }
 
 impl<E: Engine> Level<E> {
@@ -157,12 +161,7 @@ impl<E: Engine> Level<E> {
                 &own.map(|region| region.1).collect::<Vec<u32>>(),
             );
         }
-        for (device, sectors) in &plan.tearable {
-            space.tearable(*device, sectors.clone());
-        }
-        for (device, sectors) in &plan.expendable {
-            space.expendable(*device, sectors.clone());
-        }
+        space.zones(&plan.zones);
         Level {
             bus,
             devices,
@@ -184,6 +183,8 @@ impl<E: Engine> Level<E> {
             severed: false,
             failed: false,
             harm: Harm::new(plan.metadata_sectors),
+            bereft: false,
+            unreadable: false,
         }
     }
 
@@ -192,6 +193,7 @@ impl<E: Engine> Level<E> {
         for (device, image) in self.devices.stores().zip(images) {
             device.load(image);
         }
+        self.bereft = false;
         if let Some(base) = &self.devices.base {
             base.reconnect();
             base.set_fault(None);
@@ -276,13 +278,19 @@ impl<E: Engine> Session<'_, E> {
         self.level.bus.note(|| format!("session {depth}"));
         self.level.devices.set_schedule(Schedule::Manual);
         self.open()?;
+        if self.level.failed {
+            return self.leave();
+        }
         if depth == 0 {
             self.read_all(Purpose::Verify)?;
             self.prepare()?;
         } else {
             self.read_all(Purpose::Recover)?;
             let seen = self.level.values.iter().copied();
-            self.level.oracle.restart(seen);
+            match self.shared.case.tear {
+                Tear::Metastable => self.level.oracle.restart_metastable(seen),
+                _ => self.level.oracle.restart(seen),
+            }
             self.level.tightened += 1;
         }
         if let Some(steps) = self.shared.case.sessions.get(depth).cloned()

@@ -7,6 +7,9 @@ use core::fmt;
 
 use crate::sector::{SECTOR, mix, word};
 
+/// Values from here to 2^30 further are random bytes.
+const GARBAGE: u32 = 1 << 31;
+
 /// What a guest sector can legally hold.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(u32);
@@ -23,6 +26,21 @@ impl Value {
         Value(index + 2)
     }
 
+    /// Nothing that can be read: the device has lost it (tear models T2 and T4).
+    pub const LOST: Value = Value(u32::MAX);
+
+    /// Random bytes that begin with `first` (tear model T3).
+    #[must_use]
+    pub const fn garbage(first: u64) -> Value {
+        Value(GARBAGE | first as u32 >> 2)
+    }
+
+    /// Whether the value is random bytes.
+    #[must_use]
+    pub const fn is_garbage(self) -> bool {
+        self.0 >> 30 == 2
+    }
+
     /// The value as a number, for hashes.
     #[must_use]
     pub const fn number(self) -> u32 {
@@ -35,6 +53,8 @@ impl fmt::Debug for Value {
         match *self {
             Value::ZERO => f.write_str("zeros"),
             Value::BASE => f.write_str("base"),
+            Value::LOST => f.write_str("an error"),
+            Value(number) if self.is_garbage() => write!(f, "garbage {number:#x}"),
             Value(number) => write!(f, "write#{}", number - 2),
         }
     }

@@ -105,7 +105,7 @@ fn a_disk_that_swallows_flushes_is_caught_in_two_steps() {
 
 #[test]
 fn a_disk_that_commits_its_map_properly_has_no_violations() {
-    for tear in [Tear::None, Tear::Cut] {
+    for tear in [Tear::None, Tear::Cut, Tear::Garbage, Tear::Metastable] {
         let found = remap_bug(remap::RIGHT, tear);
         assert!(found.is_none(), "{}", found.expect("some"));
     }
@@ -131,8 +131,35 @@ fn tears_inside_a_unit_are_found_where_they_matter() {
     for variant in [remap::ONE_SLOT, remap::NO_CHECKSUM, remap::NO_REPAIR] {
         assert!(remap_bug(variant, Tear::Cut).is_some(), "bug {variant}");
     }
+    for variant in [remap::NO_REPAIR, remap::TRUSTS] {
+        assert!(
+            remap_bug(variant, Tear::Metastable).is_some(),
+            "bug {variant}"
+        );
+    }
+    // Whoever believes what it reads is safe as long as it reads the same next time.
+    for tear in [Tear::None, Tear::Cut, Tear::Garbage] {
+        assert!(remap_bug(remap::TRUSTS, tear).is_none(), "{tear:?}");
+    }
     // With atomic units all are harmless: one slot is always old or new.
     for variant in [remap::ONE_SLOT, remap::NO_CHECKSUM, remap::NO_REPAIR] {
         assert!(remap_bug(variant, Tear::None).is_none(), "bug {variant}");
+    }
+}
+
+#[test]
+fn tears_of_unflushed_data_are_no_violation_and_those_of_flushed_data_are() {
+    for tear in [Tear::Unreadable, Tear::Garbage, Tear::Metastable] {
+        let limits = Limits::default();
+        let steps = "w0,w1,w0+2,r0+2,f,x";
+        let (explorer, found) = search::<Raw>(setup("v4", 0), steps, 2, "r0+2,w1,f", &limits, tear);
+        assert!(found.is_none(), "{tear:?}: {}", found.expect("some"));
+        assert!(explorer.stats().states > 20, "{tear:?}");
+        let (_, found) = search::<Raw>(setup("v4", 1), steps, 2, "", &limits, tear);
+        let found = found.expect("a lost flush");
+        assert!(
+            ["R1", "R14"].contains(&found.failure.violation.rule),
+            "{found}"
+        );
     }
 }

@@ -2,9 +2,11 @@
 
 use core::ops::ControlFlow;
 
-use super::{Bound, Outcome, Space, Tear, Unit};
+use super::{ALL_UNITS, Bound, Outcome, Space, Tear, Unit, Zone};
 use crate::choices::Prng;
-use crate::sector::SECTOR;
+
+/// Products up to this are all tried around a torn unit; of larger ones three.
+const BACKGROUNDS_MAX: u64 = 32;
 
 impl Space {
     /// Outcomes in the whole product; saturates.
@@ -163,19 +165,20 @@ impl Space {
         base
     }
 
-    fn is_tearable(&self, unit: &Unit, tear: Tear) -> bool {
-        let list = if tear == Tear::Cut {
-            &self.tearable
-        } else {
-            &self.expendable
-        };
-        unit.len > 0
-            && list
-                .iter()
-                .any(|(device, range)| *device == unit.device && range.contains(&unit.first))
+    pub(super) fn zone(&self, unit: &Unit) -> Option<Zone> {
+        (unit.len > 0)
+            .then(|| self.zones.of(unit.device, unit.first))
+            .flatten()
     }
 
-    /// Tears one unit at a time, while the others are all old, all new, or mixed at random.
+    /// In how many ways a unit can be torn; 0 if it can not.
+    pub(super) fn ways(&self, unit: &Unit, tear: Tear) -> u32 {
+        let applies = self.zone(unit).is_some_and(|zone| tear.applies_to(zone));
+        if applies { tear.ways(unit.len) } else { 0 }
+    }
+
+    /// Tears one unit at a time, and all of them, while the others are mixed in all ways if these are
+    /// few; otherwise all old, all new, or mixed at random.
     fn tears(
         &self,
         tear: Tear,
@@ -184,17 +187,16 @@ impl Space {
         visit: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let mut prng = Prng::new(bound.seed ^ 0x7EA2);
-        for (torn, unit) in self.units.iter().enumerate() {
-            if !self.is_tearable(unit, tear) {
-                continue;
+        if !tear.is_cut() && self.product() <= BACKGROUNDS_MAX {
+            outcome.digits.fill(0);
+            while self.advance(&mut outcome.digits) {
+                self.tear_each(tear, outcome, visit)?;
             }
-            let words = u32::from(unit.len) * (SECTOR as u32 / 8);
-            let cuts = match tear {
-                Tear::Cut => 1..2 * words,
-                Tear::None => 0..0,
-                Tear::Unreadable | Tear::Garbage => 0..1,
-            };
-            for background in 0..3 {
+            return ControlFlow::Continue(());
+        }
+        for (torn, unit) in self.units.iter().enumerate() {
+            let ways = self.ways(unit, tear);
+            for background in 0..if ways == 0 { 0 } else { 3 } {
                 match background {
                     0 => self.set_all(&mut outcome.digits, |_, _| false),
                     1 => self.set_all(&mut outcome.digits, |_, _| true),
@@ -206,14 +208,50 @@ impl Space {
                 }
                 for digit in 1..unit.count {
                     outcome.digits[torn] = digit;
-                    for cut in cuts.clone().filter(|cut| *cut != words) {
-                        outcome.torn = Some((torn as u32, cut));
-                        visit(outcome)?;
-                    }
+                    Self::tear_one(torn as u32, ways, outcome, visit)?;
                 }
-                outcome.torn = None;
             }
         }
+        if !tear.is_cut() {
+            self.set_all(&mut outcome.digits, |_, _| true);
+            self.tear_each(tear, outcome, visit)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Tears each unit of which something new survived, and all of them.
+    fn tear_each(
+        &self,
+        tear: Tear,
+        outcome: &mut Outcome,
+        visit: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let (mut tearable, mut ways_all) = (0, 0);
+        for (torn, unit) in self.units.iter().enumerate() {
+            let ways = self.ways(unit, tear);
+            if ways != 0 && outcome.digits[torn] != 0 {
+                Self::tear_one(torn as u32, ways, outcome, visit)?;
+                tearable += 1;
+                ways_all = ways_all.max(ways);
+            }
+        }
+        if tearable > 1 {
+            Self::tear_one(ALL_UNITS, ways_all, outcome, visit)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn tear_one(
+        torn: u32,
+        ways: u32,
+        outcome: &mut Outcome,
+        visit: &mut dyn FnMut(&Outcome) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for way in 0..ways {
+            outcome.torn = Some((torn, way));
+            visit(outcome)?;
+        }
+        outcome.torn = None;
         ControlFlow::Continue(())
     }
 }

@@ -130,11 +130,15 @@ impl Core {
         match head.kind {
             OpKind::Read => {
                 let store = self.bus.sectors().borrow();
-                let ids = &self.medium.visible()[first..first + count];
-                for (index, id) in ids.iter().enumerate() {
-                    let bytes = store.get(*id).ok_or(DeviceError::Io)?;
-                    flight.op.copy_in((index * SECTOR) as u64, bytes);
-                }
+                let mut result = Ok(());
+                self.medium
+                    .read(first, count, |index, id| match store.get(id) {
+                        Some(bytes) => {
+                            flight.op.copy_in((index * SECTOR) as u64, bytes);
+                        }
+                        None => result = Err(DeviceError::Io),
+                    });
+                return result;
             }
             OpKind::Write | OpKind::WriteZeroes => {
                 let fua = head.flags.contains(OpFlags::FUA);

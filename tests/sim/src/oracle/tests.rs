@@ -167,3 +167,52 @@ fn a_read_beside_a_write_and_its_flush_may_see_what_was_there_before() {
     assert!(!read(&mut oracle, 0, Value::BASE), "a later read does not");
     assert!(read(&mut oracle, 0, a));
 }
+
+#[test]
+fn only_what_no_flush_has_covered_may_be_torn() {
+    let mut oracle = oracle();
+    let (lost, garbage) = (Value::LOST, Value::garbage(7));
+    let excused = |oracle: &Oracle, sector: usize, unit: usize| {
+        [
+            oracle.excuses(Tear::Unreadable, unit, sector, lost),
+            oracle.excuses(Tear::Garbage, unit, sector, garbage),
+            oracle.excuses(Tear::Unreadable, unit, sector, garbage),
+            oracle.excuses(Tear::None, unit, sector, lost),
+            oracle.excuses(Tear::Cut, unit, sector, garbage),
+        ]
+    };
+    assert_eq!(excused(&oracle, 0, 1), [false; 5], "nothing was written");
+    write(&mut oracle, 0);
+    assert_eq!(excused(&oracle, 0, 1), [true, true, false, false, false]);
+    assert_eq!(excused(&oracle, 1, 1), [false; 5], "a neighbour");
+    assert_eq!(excused(&oracle, 1, 2)[..2], [true; 2], "in the same unit");
+    flush(&mut oracle);
+    assert_eq!(excused(&oracle, 0, 2), [false; 5]);
+    // A discard leaves two values for good, but a flush makes one of them sure on the device.
+    let discard = oracle.begin(What::Discard, 0, 1);
+    oracle.end(discard, true);
+    assert!(oracle.excuses(Tear::Unreadable, 1, 0, lost));
+    flush(&mut oracle);
+    assert!(!oracle.excuses(Tear::Unreadable, 1, 0, lost));
+}
+
+#[test]
+fn a_metastable_sector_shows_any_of_its_values_until_it_is_written() {
+    let mut oracle = oracle();
+    let a = write(&mut oracle, 0);
+    oracle.restart_metastable([Value::BASE, Value::ZERO].into_iter());
+    for value in [a, Value::BASE, a] {
+        assert!(read(&mut oracle, 0, value));
+    }
+    assert!(!read(&mut oracle, 1, a), "flushed");
+    flush(&mut oracle);
+    assert!(read(&mut oracle, 0, a) && read(&mut oracle, 0, Value::BASE));
+    let b = write(&mut oracle, 0);
+    assert!(read(&mut oracle, 0, b) && !read(&mut oracle, 0, a));
+    assert_eq!(survivors(&oracle, 0, &[Value::BASE, a, b]), [true; 3]);
+    flush(&mut oracle);
+    assert_eq!(
+        survivors(&oracle, 0, &[Value::BASE, a, b]),
+        [false, false, true]
+    );
+}

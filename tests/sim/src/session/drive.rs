@@ -31,7 +31,9 @@ impl<E: Engine> Session<'_, E> {
                     }
                 }
                 Event::Failed(_) if self.level.severed => self.level.closed = true,
-                Event::Failed(why) if self.level.harm.excuses_end(self.level.opened) => {
+                Event::Failed(why)
+                    if self.level.harm.excuses_end(self.level.opened) || self.level.bereft =>
+                {
                     self.level.bus.note(|| format!("  excused: {why}"));
                     self.level.failed = true;
                 }

@@ -3,12 +3,13 @@
 use fvd::buffer::Op;
 use fvd::device::{DeviceError, OpFlags, OpKind, Status, When};
 
-use super::{Outcomes, Session, broken};
+use super::{Failure, Outcomes, Session, broken};
 use crate::client::{Finished, Purpose};
+use crate::crash::Tear;
 use crate::engine::Engine;
 use crate::oracle::{Ticket, What};
 use crate::sector::SECTOR;
-use crate::stamp::{Value, read_stamp};
+use crate::stamp::{Foreign, Value, read_stamp};
 use crate::workload::GuestOp;
 
 impl<E: Engine> Session<'_, E> {
@@ -190,6 +191,13 @@ impl<E: Engine> Session<'_, E> {
         self.level.oracle.end(finished.ticket, done);
         self.level.tightened += u32::from(done && kind != OpKind::Read);
         if let Status::Failed(error) = finished.status {
+            let ticket = finished.ticket;
+            let recovering = finished.purpose == Purpose::Recover;
+            let mut sectors = ticket.first..ticket.first + ticket.count;
+            if kind == OpKind::Read && sectors.any(|sector| self.may_be_lost(sector, recovering)) {
+                self.level.unreadable = true;
+                return Ok(());
+            }
             let full = error == DeviceError::NoSpace && self.shared.case.setup.growing != 0;
             return if full {
                 Ok(())
@@ -213,18 +221,36 @@ impl<E: Engine> Session<'_, E> {
         let sectors = finished.buffer.chunks_exact(SECTOR);
         for (sector, bytes) in (ticket.first..).zip(sectors) {
             let recovering = finished.purpose == Purpose::Recover;
-            let value = read_stamp(bytes, sector as u64).map_err(|foreign| {
-                let rule = if recovering { "R1" } else { "R2" };
-                broken(rule, format!("sector {sector} holds {foreign}"))
-            })?;
-            if recovering {
+            let value = match read_stamp(bytes, sector as u64) {
+                Ok(value) => value,
+                Err(Foreign::Garbage(first)) if self.shared.case.tear == Tear::Garbage => {
+                    Value::garbage(first)
+                }
+                Err(foreign) => {
+                    let rule = if recovering { "R1" } else { "R2" };
+                    return Err(broken(rule, format!("sector {sector} holds {foreign}")));
+                }
+            };
+            if recovering && !self.is_excused(sector, value) {
                 self.level.oracle.check_recovered(sector, value)?;
-            } else {
+            } else if !recovering {
                 self.level.oracle.check_read(ticket, sector, value)?;
             }
             self.level.values.push(value);
         }
         Ok(())
+    }
+
+    /// Whether the tear model explains what a sector holds after the power loss.
+    fn is_excused(&self, sector: usize, seen: Value) -> bool {
+        let (tear, unit) = (self.shared.case.tear, self.shared.case.setup.atomic_sectors);
+        let oracle = &self.level.oracle;
+        oracle.excuses(tear, unit as usize, sector, seen)
+    }
+
+    fn may_be_lost(&self, sector: usize, recovering: bool) -> bool {
+        let now = recovering && self.is_excused(sector, Value::LOST);
+        now || self.level.oracle.is_lost(sector)
     }
 
     pub(super) fn read_all(&mut self, purpose: Purpose) -> Outcomes {
@@ -240,10 +266,29 @@ impl<E: Engine> Session<'_, E> {
         self.level.values.clear();
         for first in (0..all).step_by(longest) {
             let count = longest.min(all - first);
-            let ticket = self.level.oracle.begin(What::Read, first, count);
-            self.submit(purpose, ticket, OpKind::Read, OpFlags::NONE)?;
-            self.drive(|level| level.client.in_flight() == 0)?;
+            if self.read_piece(purpose, first, count)? {
+                continue;
+            }
+            for sector in first..first + count {
+                if !self.read_piece(purpose, sector, 1)? {
+                    self.level.values.push(Value::LOST);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Reads sectors and compares them. False if some of them are lost, which must be excused.
+    fn read_piece(
+        &mut self,
+        purpose: Purpose,
+        first: usize,
+        count: usize,
+    ) -> Result<bool, Failure> {
+        self.level.unreadable = false;
+        let ticket = self.level.oracle.begin(What::Read, first, count);
+        self.submit(purpose, ticket, OpKind::Read, OpFlags::NONE)?;
+        self.drive(|level| level.client.in_flight() == 0)?;
+        Ok(!core::mem::take(&mut self.level.unreadable))
     }
 }

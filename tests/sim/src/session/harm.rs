@@ -16,6 +16,8 @@ pub(crate) struct Harm {
     metadata_sectors: u32,
     /// A flush or a metadata write failed.
     fatal: bool,
+    /// Reads of metadata that failed. Opening may read once more what it can do without.
+    metadata_reads: u32,
     /// Other operations that failed, and requests that failed.
     operations: u32,
     requests: u32,
@@ -26,6 +28,7 @@ impl Harm {
         Harm {
             metadata_sectors,
             fatal: false,
+            metadata_reads: 0,
             operations: 0,
             requests: 0,
         }
@@ -43,6 +46,7 @@ impl Harm {
         match head.kind {
             OpKind::Flush => self.fatal = true,
             OpKind::Write | OpKind::WriteZeroes if metadata => self.fatal = true,
+            OpKind::Read if metadata => self.metadata_reads += 1,
             // Whoever waits for the space is told that there is none.
             OpKind::Grow => {}
             _ => self.operations += 1,
@@ -68,7 +72,7 @@ impl Harm {
 
     /// Whether opening, or closing, may fail.
     pub(super) fn excuses_end(&self, opened: bool) -> bool {
-        self.fatal || (!opened && self.operations > 0)
+        self.fatal || (!opened && self.metadata_reads + self.operations > 0)
     }
 
     /// A request has failed, perhaps one that had to be durable on completion.

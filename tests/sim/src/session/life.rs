@@ -14,7 +14,11 @@ impl<E: Engine> Session<'_, E> {
         level.harm.forget();
         level.engine.open(&level.devices);
         self.drive(|level| level.opened)?;
+        if self.level.failed && self.level.bereft {
+            return Ok(());
+        }
         self.check_lost()?;
+        self.level.bereft = false;
         if self.level.failed {
             return self.open_without_fault();
         }

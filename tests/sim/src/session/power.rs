@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use super::{Outcomes, Random, Session, run};
 use crate::choices::Choices;
-use crate::crash::{Outcome, Space};
+use crate::crash::{Outcome, Space, Tear};
 use crate::engine::Engine;
 use crate::memory::Seen;
 use crate::sector::mix;
@@ -53,6 +53,7 @@ impl<E: Engine> Session<'_, E> {
         let base = space.stable_hash(&sectors);
         let allowed = self.level.oracle.hash();
         let (bound, tear) = (self.shared.bound, self.shared.case.tear);
+        let torn_allowed = self.level.oracle.torn_hash();
         self.shared.stats.selected += u64::from(space.product() > bound.product_max);
         // The last session only recovers and reads; any other depends on what follows.
         let is_last = self.deeper.len() == 1;
@@ -62,7 +63,7 @@ impl<E: Engine> Session<'_, E> {
             self.shared.stats.outcomes += 1;
             let mut key = mix(space.hash(base, outcome, &sectors), allowed);
             if outcome.torn.is_some() {
-                key = mix(key, space.torn_hash(outcome, tear, &sectors));
+                key = mix(key, space.torn_hash(outcome, tear, &sectors) ^ torn_allowed);
             }
             let memory = &mut self.shared.memory;
             let seen = memory.look(key);
@@ -102,10 +103,17 @@ impl<E: Engine> Session<'_, E> {
             .collect();
         let images = &mut self.level.images;
         images.resize_with(stores.len(), Vec::new);
-        for (image, id) in images.iter_mut().zip(stores) {
-            space.image(id, outcome, self.shared.case.tear, sectors, image);
+        let tear = self.shared.case.tear;
+        for (image, id) in images.iter_mut().zip(&stores) {
+            space.image(*id, outcome, tear, sectors, image);
         }
         next.load(images, &self.level.oracle);
+        if tear == Tear::Metastable {
+            for ((device, image), id) in next.devices.stores().zip(images).zip(&stores) {
+                device.load_torn(image, space.metastable(*id, outcome, tear));
+            }
+        }
+        next.bereft = self.level.bereft || space.loses_a_page(outcome, tear);
         if self.shared.script.is_none() {
             next.choices = match self.shared.random {
                 Some(Random { seed, odds }) => {

@@ -28,6 +28,14 @@ fn each_operation(rig: &mut Rig, prepare: &dyn Fn(&mut Rig), operations: &str, r
                 rig.contents();
                 return index;
             }
+            // A part of header or journal that can be read the second time is no failure.
+            if opened.is_ok() && operations == "0r" && rule.is_empty() {
+                rig.heal();
+                rig.contents();
+                rig.done("w0,w4,w8,f");
+                rig.close().expect("a sound disk");
+                break;
+            }
             let why = opened.expect_err("opening hides a failure");
             let named = format!("the {device} device failed: input/output error");
             assert_eq!(why, named, "{fault}");
@@ -63,11 +71,11 @@ fn each_fault_of_opening(setup: &str) {
                 Some(loss) => rig.die(loss),
             }
         };
-        // Header slots in one read, then what there is of table, bitmap, checksums, journal; the
-        // header at least; a flush first and one after the header, and one of a data device.
+        // Both header slots, then what there is of table, bitmap, checksums, journal; the header at
+        // least; a flush first and one after the header, and one of a data device.
         let data_flushes = u32::from(setup.contains('d'));
         for (operations, least, rules) in [
-            ("0r", 1, &["", "!"][..]),
+            ("0r", 2, &["", "!"][..]),
             ("0w", 1, &["", "!", "+", "~", "~!"]),
             ("0f", 2, &["", "!"]),
             ("1f", data_flushes, &["", "!"]),

@@ -5,6 +5,7 @@ pub(crate) mod remap;
 use fvd::buffer::Op;
 use fvd::device::{BlockDevice, Geometry, When};
 use fvd::units::Instant;
+use fvd_sim::crash::{Zone, Zones};
 use fvd_sim::disk::SimDisk;
 use fvd_sim::engine::{Devices, Engine, Event, Plan};
 use fvd_sim::sector::SECTOR;
@@ -27,6 +28,7 @@ impl Engine for Raw {
         Some(Plan {
             metadata_bytes: u64::from(setup.guest_sectors) * SECTOR as u64,
             open_ops_max: 0,
+            zones: Zones::default().with(0, 0..u32::MAX, Zone::Data),
             ..Plan::default()
         })
     }

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use fvd::buffer::{Arena, Head, Lease, LentOp, Op, OpPool};
 use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Status, When};
 use fvd::units::Instant;
+use fvd_sim::crash::{Zone, Zones};
 use fvd_sim::engine::{Devices, Engine, Event, Plan, arena_memory};
 use fvd_sim::sector::SECTOR;
 use fvd_sim::workload::Setup;
@@ -35,6 +36,8 @@ pub(crate) const STALE_READ: u32 = 6;
 pub(crate) const SLOT_NOT_READ: u32 = 7;
 /// Opening leaves a torn slot as it is; the next write to it may tear into what was there before.
 pub(crate) const NO_REPAIR: u32 = 9;
+/// Opening writes nothing again that it has read: a slot may read otherwise next time.
+pub(crate) const TRUSTS: u32 = 10;
 /// The base is written when a sector is first written.
 pub(crate) const WRITES_BASE: u32 = 8;
 
@@ -48,7 +51,10 @@ enum State {
     Opening {
         slot: u8,
     },
-    /// A slot that does not prove itself is written anew before anything else.
+    /// The newer slot is written again as it is, unless the older one can not be the one in doubt.
+    Rewrite,
+    RewriteFlush,
+    /// The older slot, which may be torn or not what it seems, is written anew before anything else.
     Repair,
     RepairFlush,
     Idle,
@@ -101,8 +107,8 @@ impl Engine for Remap {
         Some(Plan {
             metadata_bytes: ((2 + places(setup)) * SECTOR) as u64,
             regions: vec![(0, 2)],
-            tearable: vec![(0, 0..2)],
-            open_ops_max: 4,
+            zones: Zones::default().with(0, 0..2, Zone::Spare),
+            open_ops_max: 6,
             ..Plan::default()
         })
     }
@@ -355,6 +361,11 @@ impl Remap {
         self.page_op(OpKind::Write, self.slot_for(self.sequence));
     }
 
+    fn repair(&mut self) {
+        self.write_slot();
+        self.state = State::Repair;
+    }
+
     fn slot_for(&self, sequence: u64) -> usize {
         if self.variant == ONE_SLOT {
             0
@@ -430,13 +441,22 @@ impl Remap {
                 } else {
                     self.durable = self.map.clone();
                     let other = self.slot_for(self.sequence + 1);
-                    if self.whole[other] || self.variant == NO_REPAIR {
-                        return self.opened();
+                    match self.variant {
+                        NO_REPAIR => return self.opened(),
+                        TRUSTS if self.whole[other] => return self.opened(),
+                        _ if self.whole[other] => {
+                            self.state = State::Rewrite;
+                            self.page_op(OpKind::Write, self.slot_for(self.sequence));
+                        }
+                        _ => self.repair(),
                     }
-                    self.write_slot();
-                    self.state = State::Repair;
                 }
             }
+            State::Rewrite => {
+                self.state = State::RewriteFlush;
+                self.page_op(OpKind::Flush, 0);
+            }
+            State::RewriteFlush => self.repair(),
             State::Repair => {
                 self.state = State::RepairFlush;
                 self.page_op(OpKind::Flush, 0);
