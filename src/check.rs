@@ -11,6 +11,7 @@ pub use finding::{Finding, GuestRange, Place, Problem, Severity};
 pub use inspection::Inspection;
 
 use crate::engine::Disk;
+use crate::format::bitmap;
 use crate::format::table::TableEntry;
 use crate::meta::Source;
 use crate::stores::Stores;
@@ -96,6 +97,9 @@ impl<S: Stores> Disk<S> {
             blocks_covered: map.bitmap_blocks,
             ..Usage::default()
         };
+        if map.loose {
+            usage.blocks_hidden = bitmap::count_set(map.bitmap(), map.bitmap_blocks);
+        }
         for chunk in 0..map.shape.chunk_count() {
             let chunk = ChunkIndex(chunk);
             usage.blocks_hidden += u64::from(map.bits(chunk).count_ones());

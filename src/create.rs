@@ -4,6 +4,10 @@
 //! both slots zeroed -> flush -> table, bitmap, checksums -> flush -> header in slot 0 -> flush
 //! ```
 //!
+//! In the dialects of 2011, whose journals prove nothing, the journal is zeroed as well. Their one
+//! header is longer than what a device writes at once, so it is written without its magic first,
+//! flushed, and becomes one by its first sector.
+//!
 //! The header comes last, so that a crash leaves either no image or a complete one. The journal is
 //! not written: units of whatever was there before carry another image's id and do not count.
 
@@ -13,6 +17,7 @@ use core::task::Poll;
 use crate::buffer::{Arena, Head, Op, OpPool, Part};
 use crate::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
 use crate::engine::{Staging, Tag};
+use crate::format::old::OLD_HEADER_BYTES;
 use crate::format::page::{ChecksumArray, PageKind, page_checksum};
 use crate::format::{
     FormatError, HEADER_BYTES, Header, PAGE_BYTES, PAGE_BYTES_U64, Region, SLOT_BYTES,
@@ -26,7 +31,7 @@ const STAGING_BYTES: usize = 64 << 10;
 /// Bytes of memory that a [`Create`] needs, aligned to 4096.
 pub const CREATE_ARENA_BYTES: usize = Arena::staging_bytes(OpPool::arena_bytes(2))
     + Arena::staging_bytes(STAGING_BYTES)
-    + Arena::part_bytes::<u8>(PAGE_BYTES);
+    + Arena::part_bytes::<u8>(OLD_HEADER_BYTES);
 
 /// Why an image could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +71,12 @@ enum Step {
     Pages(PageKind, u32),
     /// The checksum array, from this byte on.
     Sums(u64),
+    /// The journal of an old dialect, from this byte on.
+    Journal(u64),
     PagesFlush,
+    /// The header of an old dialect, but for its magic.
+    OldHeader,
+    OldHeaderFlush,
     Header,
     HeaderFlush,
     Ended,
@@ -144,7 +154,7 @@ impl<D: BlockDevice> Create<D> {
             let mut pool = OpPool::carve(&mut arena, 2)?;
             arena.align_staging()?;
             let memory = Staging::carve(&mut arena, &mut pool, STAGING_BYTES as u32)?;
-            let page = arena.carve(PAGE_BYTES, 0u8)?;
+            let page = arena.carve(OLD_HEADER_BYTES, 0u8)?;
             Some(Parts {
                 arena,
                 pool,
@@ -206,9 +216,26 @@ impl<D: BlockDevice> Create<D> {
             }
             Step::Pages(kind, done) => self.write_pages(kind, done),
             Step::Sums(done) => self.write_sums(done),
+            Step::Journal(done) => self.zero_journal(done),
             Step::PagesFlush => {
+                self.step = if self.header.dialect.is_old() {
+                    Step::OldHeader
+                } else {
+                    Step::Header
+                };
+                self.send(OpKind::Flush, 0, 0);
+            }
+            Step::OldHeader => {
+                self.step = Step::OldHeaderFlush;
+                self.write_old_header(false);
+            }
+            Step::OldHeaderFlush => {
                 self.step = Step::Header;
                 self.send(OpKind::Flush, 0, 0);
+            }
+            Step::Header if self.header.dialect.is_old() => {
+                self.step = Step::HeaderFlush;
+                self.write_old_header(true);
             }
             Step::Header => {
                 self.step = Step::HeaderFlush;
@@ -245,7 +272,7 @@ impl<D: BlockDevice> Create<D> {
     fn write_sums(&mut self, done: u64) {
         let region: Region = self.header.checksum_region(ChecksumArray::A);
         if done >= region.bytes {
-            self.step = Step::PagesFlush;
+            self.step = Step::Journal(0);
             return;
         }
         let len = (region.bytes - done).min(STAGING_BYTES as u64);
@@ -267,6 +294,40 @@ impl<D: BlockDevice> Create<D> {
             parts.memory.copy_in(index * 4, &sum.to_le_bytes());
         }
         self.send(OpKind::Write, region.offset + done, len);
+    }
+
+    /// Version 2 leaves the journal as it is.
+    fn zero_journal(&mut self, done: u64) {
+        let region = self.header.core.journal;
+        if !self.header.dialect.is_old() || self.zeroed || done >= region.bytes {
+            self.step = Step::PagesFlush;
+            return;
+        }
+        let len = (region.bytes - done).min(STAGING_BYTES as u64);
+        self.step = Step::Journal(done + len);
+        self.fill(region.offset + done, len, 0);
+    }
+
+    /// Writes the header of an old dialect: all of it without the magic, or its first page with it.
+    fn write_old_header(&mut self, magic: bool) {
+        let header = self.header;
+        let Some(parts) = &mut self.parts else { return };
+        let Some(bytes) = parts.page.first_chunk_mut::<OLD_HEADER_BYTES>() else {
+            return;
+        };
+        if let Err(error) = header.encode_old(bytes) {
+            return self.fail(CreateError::Format(error));
+        }
+        if !magic && let Some(start) = bytes.first_chunk_mut::<4>() {
+            *start = [0; 4];
+        }
+        parts.memory.copy_in(0, bytes);
+        let len = if magic {
+            PAGE_BYTES_U64
+        } else {
+            OLD_HEADER_BYTES as u64
+        };
+        self.send(OpKind::Write, 0, len);
     }
 
     fn write_header(&mut self) {

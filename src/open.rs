@@ -15,6 +15,7 @@ mod error;
 mod layout;
 mod memory;
 mod mend;
+mod old;
 mod options;
 mod probe;
 mod recovery;

@@ -142,6 +142,10 @@ pub enum Bug {
     NewerSlotTrusted,
     /// Recovery does not flush between writing again and what relies on it.
     RewriteNotFlushed,
+    /// A commit in place writes bits before the entries that they rely on.
+    BitBeforeEntry,
+    /// A commit in place does not flush between entries and bits, nor at its end.
+    EntryNotFlushedBeforeBit,
 }
 
 impl Bug {
@@ -214,6 +218,8 @@ impl Bug {
         Bug::LastCommitTrusted,
         Bug::NewerSlotTrusted,
         Bug::RewriteNotFlushed,
+        Bug::BitBeforeEntry,
+        Bug::EntryNotFlushedBeforeBit,
     ];
 }
 

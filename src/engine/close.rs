@@ -96,8 +96,10 @@ impl<S: Stores> Closing<S> {
             Phase::Draining | Phase::Committing => {
                 let unsaved = disk.has_unsaved() || disk.journal.grown_to != 0;
                 // The headers' flush covers the metadata device only, so a data device of its own
-                // needs one more, which a commit brings even if it maps nothing.
-                if unsaved || (self.phase == Phase::Draining && !S::SHARED) {
+                // needs one more, which a commit brings even if it maps nothing. Old dialects write
+                // no header.
+                let flush = !S::SHARED || disk.map.loose;
+                if unsaved || (self.phase == Phase::Draining && flush) {
                     self.phase = Phase::Committing;
                     disk.journal.commit_wanted = true;
                     disk.work.insert(Work::RETRY);

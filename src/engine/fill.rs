@@ -22,7 +22,7 @@ impl<S: Stores> Disk<S> {
         let shape = &self.map.shape;
         let block = shape.block_of(GuestOffset(start));
         let begin = shape.block_start(block).0;
-        if begin < start && self.in_base(block) {
+        if begin < start && start < self.map.cover_bytes && self.in_base(block) {
             begin
         } else {
             start
@@ -41,12 +41,13 @@ impl<S: Stores> Disk<S> {
         }
     }
 
-    /// One past the last byte of a block, within the disk.
+    /// One past the last byte of a block, within the disk and what the bitmap covers.
     fn block_end(&self, block: BlockIndex) -> u64 {
         let begin = self.map.shape.block_start(block).0;
         begin
             .saturating_add(self.map.shape.block_bytes())
             .min(self.map.shape.virtual_bytes())
+            .min(self.map.cover_bytes)
     }
 
     /// The guest range of copy `which` (0 = before, 1 = after) of a request; empty if it has none.
@@ -202,7 +203,7 @@ impl<S: Stores> Disk<S> {
                 slot.cursor = (place + 1) << 32;
                 continue;
             }
-            let first = self.map.shape.chunk_of(GuestOffset(slot.start())).0;
+            let first = self.map.shape.chunk_of(GuestOffset(slot.extent_start)).0;
             let chunk = ChunkIndex(first.saturating_add(place as u32));
             let Some(target) = self.map.store_chunk(chunk) else {
                 slot.fail(DeviceError::Protocol);

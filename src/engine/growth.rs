@@ -66,7 +66,7 @@ impl<S: Stores> Disk<S> {
         let geometry = self.stores.geometry(Role::Data)?;
         let limits = geometry.growth.filter(|limits| limits.zeroed)?;
         let header = &self.journal.header;
-        let chunk_bytes = self.map.shape.chunk_bytes();
+        let chunk_bytes = self.map.shape.chunk_bytes().max(1);
         let unit = header
             .core
             .grow_bytes
@@ -176,6 +176,14 @@ impl<S: Stores> Disk<S> {
     /// The new size is durable: the next commit records it.
     fn advance_growth_recorded(&mut self) {
         self.growth.phase = Phase::Idle;
+        if self.map.loose {
+            // The size of the file is all that these dialects record.
+            let header = &mut self.journal.header;
+            header.store_bytes = self.growth.target;
+            self.alloc.grow(header.chunks_in(self.growth.target));
+            self.work.insert(Work::RETRY);
+            return;
+        }
         self.journal.grown_to = self.growth.target;
         self.journal.commit_wanted = true;
     }

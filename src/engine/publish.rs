@@ -1,6 +1,6 @@
 //! The end of a write: its mapping becomes live, or what it held is given back.
 
-use crate::device::{OpFlags, OpKind};
+use crate::device::OpFlags;
 use crate::format::table::TableEntry;
 use crate::meta::{Mapping, Pending};
 use crate::seeded::{Bug, bug};
@@ -44,7 +44,7 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get(index) else {
             return Step::InFlight;
         };
-        let (start, end) = (slot.start(), slot.end());
+        let (start, end) = (slot.extent_start, slot.extent_end);
         let unsaved = self.chunks_of(start, end).any(|(_, chunk)| {
             let entry = self
                 .map
@@ -76,7 +76,8 @@ impl<S: Stores> Disk<S> {
             return (0, 0);
         };
         let holds = core::mem::replace(&mut slot.holds, 0);
-        (holds, self.map.shape.chunk_of(GuestOffset(slot.start())).0)
+        let start = GuestOffset(slot.extent_start);
+        (holds, self.map.shape.chunk_of(start).0)
     }
 
     /// Makes the mappings that a request wrote under live. Only now may a guest see the new place:
@@ -85,10 +86,7 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get(index) else {
             return;
         };
-        let (from, to) = match slot.head.kind {
-            OpKind::Write => (slot.extent_start, slot.extent_end),
-            _ => (slot.start(), slot.end()),
-        };
+        let (from, to) = (slot.extent_start, slot.extent_end);
         let (holds, first) = self.take_holds(index);
         for place in places(holds) {
             let chunk = ChunkIndex(first.saturating_add(place));
@@ -107,6 +105,9 @@ impl<S: Stores> Disk<S> {
                 entry.reserved = u32::MAX;
             }
             new.bits |= self.map.touched_bits(chunk, from, to);
+            if self.map.hide(chunk, from, to) {
+                self.map.pending.mark_dirty(at);
+            }
             self.change(chunk, at, old, new);
         }
     }
@@ -157,7 +158,7 @@ impl<S: Stores> Disk<S> {
         };
         let (holds, first) = (
             slot.holds,
-            self.map.shape.chunk_of(GuestOffset(slot.start())).0,
+            self.map.shape.chunk_of(GuestOffset(slot.extent_start)).0,
         );
         for place in places(holds) {
             if let Some(at) = self.map.pending.find(first.saturating_add(place))

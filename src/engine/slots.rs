@@ -87,8 +87,8 @@ pub(crate) struct Slot {
     pub(crate) scratch: [Option<Staging>; 2],
     /// Whether the journal unit of its mapping went out with its data.
     pub(crate) unit_sent: bool,
-    /// Bit `i`: copy `i` of a write-zeroes was sent to the store.
-    pub(crate) copies_sent: u8,
+    /// Bytes of each copy of a write-zeroes that were sent to the store.
+    pub(crate) copies_sent: [u32; 2],
     /// Whether the caller asked for it to be dropped while it was queued.
     pub(crate) cancelled: bool,
     /// Link of the one list that it is in, the free list included.
@@ -128,7 +128,7 @@ impl Slot {
             extent_end: 0,
             scratch: [None, None],
             unit_sent: false,
-            copies_sent: 0,
+            copies_sent: [0; 2],
             cancelled: false,
             next: next_free,
             listed: false,
@@ -225,7 +225,7 @@ impl Slots {
         slot.holds = 0;
         slot.to_zero = 0;
         slot.unit_sent = false;
-        slot.copies_sent = 0;
+        slot.copies_sent = [0; 2];
         slot.exclusive = false;
         slot.admitted = false;
         slot.cancelled = false;

@@ -84,6 +84,21 @@ impl Staging {
         part
     }
 
+    /// Cuts `len` bytes off at byte `at`, where the last cut ended. If everything that was cut has come
+    /// home meanwhile, the block is whole again and would be cut from its start.
+    pub(crate) fn cut_from(&mut self, at: u64, len: u64) -> Option<Lease> {
+        let passed = if at != 0 && matches!(self, Staging::Whole(_)) {
+            Some(self.cut(at)?)
+        } else {
+            None
+        };
+        let part = self.cut(len);
+        if let Some(passed) = passed {
+            self.give(passed).ok()?;
+        }
+        part
+    }
+
     /// Takes a part back. A part of other memory stays with the caller.
     ///
     /// # Errors

@@ -116,7 +116,7 @@ impl<S: Stores> Disk<S> {
 
     /// Whether the disk has neither table nor live bitmap: guest bytes lie like on a raw disk.
     pub(super) fn is_raw(&self) -> bool {
-        !self.map.has_table && self.map.bitmap_blocks == 0
+        self.map.plain
     }
 
     #[inline]

@@ -42,18 +42,17 @@ impl<S: Stores> Disk<S> {
         let (mut guard_start, mut guard_end) = (needs.extent_start, needs.extent_end);
         if needs.zeroing {
             let shape = &self.map.shape;
-            guard_start = shape.chunk_start(shape.chunk_of(GuestOffset(start))).0;
-            let last = shape.chunk_of(GuestOffset(end.saturating_sub(1)));
-            guard_end = shape
-                .chunk_start(last)
-                .0
-                .saturating_add(shape.chunk_bytes());
+            guard_start = shape
+                .chunk_start(shape.chunk_of(GuestOffset(guard_start)))
+                .0;
+            let last = shape.chunk_of(GuestOffset(guard_end.saturating_sub(1)));
+            guard_end = shape.chunk_end(last).0;
         }
         let exclusive = fills || needs.zeroing;
         if self.set_guard(index, guard_start, guard_end, exclusive) {
             return Step::Wait;
         }
-        match self.reserve(index, &needs, start) {
+        match self.reserve(index, &needs) {
             Ok(true) => {}
             Ok(false) => return Step::Wait,
             Err(error) => return self.finish(index, Err(error)),
@@ -125,13 +124,14 @@ impl<S: Stores> Disk<S> {
             extent_end: self.fill_end(end),
         };
         let mut covered = true;
+        let (start, end) = (needs.extent_start, needs.extent_end);
         for (place, chunk) in self.chunks_of(start, end) {
             let mapping = self.map.mapping(chunk);
             if matches!(mapping.entry, TableEntry::Unreadable | TableEntry::Split(_)) {
                 return Err(DeviceError::Unreadable);
             }
             let unmapped = self.map.has_table && mapping.entry == TableEntry::Unmapped;
-            let sets = self.map.touched_bits(chunk, start, end) & !mapping.bits != 0;
+            let sets = self.map.shows_base(chunk, start, end);
             if unmapped || sets {
                 self.count_change(&mut needs, place, chunk, unmapped);
                 covered &= !unmapped || self.validity_covers(chunk);
@@ -162,6 +162,9 @@ impl<S: Stores> Disk<S> {
     /// Whether every block of an unmapped chunk is still in the base, so that no byte of a new store
     /// chunk shows before it is written.
     pub(super) fn validity_covers(&self, chunk: ChunkIndex) -> bool {
+        if self.map.loose {
+            return self.map.is_all_base(chunk);
+        }
         let shape = &self.map.shape;
         let first = shape.first_block(chunk).0;
         let disk_blocks = shape
@@ -172,12 +175,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Takes pending entries and store chunks for a request: all or nothing. `Ok(false)` = not now.
-    pub(super) fn reserve(
-        &mut self,
-        index: u16,
-        needs: &Needs,
-        start: u64,
-    ) -> Result<bool, DeviceError> {
+    pub(super) fn reserve(&mut self, index: u16, needs: &Needs) -> Result<bool, DeviceError> {
         if needs.entries > self.map.pending.free_count() {
             self.journal.commit_wanted |= self.map.pending.dirty_count() > 0;
             return Ok(false);
@@ -196,7 +194,8 @@ impl<S: Stores> Disk<S> {
                 }
             }
         }
-        let first = self.map.shape.chunk_of(GuestOffset(start)).0;
+        let start = GuestOffset(needs.extent_start);
+        let first = self.map.shape.chunk_of(start).0;
         let mut to_zero = 0u64;
         for place in places(needs.changes) {
             let chunk = ChunkIndex(first.saturating_add(place));
@@ -375,7 +374,7 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get_mut(index) else {
             return 0;
         };
-        let (start, end) = (slot.start(), slot.end());
+        let (start, end, extent_start) = (slot.start(), slot.end(), slot.extent_start);
         slot.held = match core::mem::replace(&mut slot.held, Held::Out) {
             Held::Whole(op) => Held::Lent(op.lend()),
             Held::Lent(lent) => Held::Lent(lent),
@@ -392,14 +391,16 @@ impl<S: Stores> Disk<S> {
             let part = if pos < start {
                 before
                     .as_mut()
-                    .and_then(|memory| memory.cut(start.min(stop) - pos))
+                    .and_then(|memory| memory.cut_from(pos - extent_start, start.min(stop) - pos))
             } else if pos < end {
                 match &mut slot.held {
                     Held::Lent(lent) => lent.cut((end.min(stop) - pos).min(segment) as usize),
                     Held::Whole(_) | Held::Out => None,
                 }
             } else {
-                after.as_mut().and_then(|memory| memory.cut(stop - pos))
+                after
+                    .as_mut()
+                    .and_then(|memory| memory.cut_from(pos - end, stop - pos))
             };
             let Some(part) = part else { break };
             pos += part.len() as u64;

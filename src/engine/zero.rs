@@ -8,6 +8,9 @@
 //! | in the base, whole, chunk mapped or no table | zeros on the store, then bit set | nothing |
 //! | in the base, partly | copied to the store with zeros over the range, then bit set | nothing |
 //!
+//! In the old dialects a mapping never goes, and unmapped blocks can not be hidden by a bit alone: there
+//! discard does nothing, and write-zeroes writes wherever the base shows.
+//!
 //! Both are exclusive over whole blocks. Changes that need no I/O are made at admission, so that no
 //! other request can get between the decision and the change. Chunks are not given back yet.
 
@@ -21,7 +24,7 @@ use crate::units::{ChunkIndex, GuestOffset};
 
 use super::poll::Step;
 use super::write::Needs;
-use super::{Disk, Purpose, Staging, State, Tag};
+use super::{Disk, Purpose, REQUEST_CHUNKS_MAX, State, Tag};
 
 impl<S: Stores> Disk<S> {
     pub(super) fn admit_zero(&mut self, index: u16) -> Step {
@@ -31,13 +34,14 @@ impl<S: Stores> Disk<S> {
         let (start, end, kind) = (slot.start(), slot.end(), slot.head.kind);
         let shape = self.map.shape;
         let zeroes = kind == OpKind::WriteZeroes;
+        if self.map.loose && !zeroes {
+            return self.finish(index, Ok(()));
+        }
         // Whole chunks, since a dirty one may have to be zeroed; these requests are rare.
-        let guard_start = shape.chunk_start(shape.chunk_of(GuestOffset(start))).0;
-        let last = shape.chunk_of(GuestOffset(end.saturating_sub(1)));
-        let guard_end = shape
-            .chunk_start(last)
-            .0
-            .saturating_add(shape.chunk_bytes());
+        let first = shape.chunk_of(GuestOffset(self.fill_start(start)));
+        let guard_start = shape.chunk_start(first).0;
+        let last = shape.chunk_of(GuestOffset(self.fill_end(end).saturating_sub(1)));
+        let guard_end = shape.chunk_end(last).0;
         if self.set_guard(index, guard_start, guard_end, true) && !bug(Bug::ZeroOverlapIgnored) {
             return Step::Wait;
         }
@@ -49,7 +53,7 @@ impl<S: Stores> Disk<S> {
             }
             Err(error) => return self.finish(index, Err(error)),
         };
-        match self.reserve(index, &needs, start) {
+        match self.reserve(index, &needs) {
             Ok(true) => {}
             Ok(false) => return Step::Wait,
             Err(error) => return self.finish(index, Err(error)),
@@ -80,12 +84,19 @@ impl<S: Stores> Disk<S> {
             needs.extent_end = self.fill_end(end);
         }
         let mut hidden_entries = 0;
-        for (place, chunk) in self.chunks_of(start, end) {
+        for (place, chunk) in self.chunks_of(needs.extent_start, needs.extent_end) {
             let mapping = self.map.mapping(chunk);
             if matches!(mapping.entry, TableEntry::Unreadable | TableEntry::Split(_)) {
                 return Err(DeviceError::Unreadable);
             }
             let unmapped = self.map.has_table && mapping.entry == TableEntry::Unmapped;
+            if self.map.loose {
+                let extent = (needs.extent_start, needs.extent_end);
+                if self.map.shows_base(chunk, extent.0, extent.1) {
+                    self.count_change(&mut needs, place, chunk, unmapped);
+                }
+                continue;
+            }
             let in_base = self.map.touched_bits(chunk, start, end) & !mapping.bits;
             if in_base == 0 {
                 continue;
@@ -104,7 +115,7 @@ impl<S: Stores> Disk<S> {
     /// Bits of the blocks of `chunk` that `[start, end)` covers whole, within the base.
     fn whole_bits(&self, chunk: ChunkIndex, start: u64, end: u64) -> u16 {
         let shape = &self.map.shape;
-        let from = start.next_multiple_of(shape.block_bytes());
+        let from = start.next_multiple_of(shape.block_bytes().max(1));
         let to = if end >= shape.virtual_bytes() {
             end
         } else {
@@ -116,6 +127,9 @@ impl<S: Stores> Disk<S> {
     /// Hides whole base blocks of unmapped chunks: from now on they read zeros. No I/O, and legal
     /// before completion, since a request in flight may have happened already.
     fn hide_base(&mut self, start: u64, end: u64) {
+        if self.map.loose {
+            return;
+        }
         for (_, chunk) in self.chunks_of(start, end) {
             let old = self.map.mapping(chunk);
             let found = self.map.pending.find(chunk.0);
@@ -177,29 +191,56 @@ impl<S: Stores> Disk<S> {
         }
     }
 
-    /// Writes one block that was read from the base, with zeros over the request's range. False if
-    /// there is no op record for it now.
+    /// Writes one block that was read from the base, with zeros over the request's range: whole, or in
+    /// as many pieces as it has chunks apart from each other. False if there is no op record for one
+    /// now.
     fn write_copy(&mut self, index: u16, which: usize) -> bool {
         let (from, to) = self.fill_range(index, which);
-        let Some(slot) = self.slots.get_mut(index) else {
-            return true;
-        };
-        let (start, end, generation) = (slot.start(), slot.end(), slot.generation);
-        let Some(Some(memory @ Staging::Whole(_))) = slot.scratch.get_mut(which) else {
-            return true;
-        };
-        // The mark tells a copy that was sent from one that still rests.
-        if slot.copies_sent & (1 << which) != 0 {
-            return true;
+        for _ in 0..REQUEST_CHUNKS_MAX {
+            let Some(slot) = self.slots.get_mut(index) else {
+                return true;
+            };
+            let (start, end) = (slot.start(), slot.end());
+            // What was sent tells a copy that is out, or home again, from one that still rests.
+            let Some(sent) = slot.copies_sent.get(which).copied().map(u64::from) else {
+                return true;
+            };
+            if from.saturating_add(sent) >= to {
+                return true;
+            }
+            if sent == 0 {
+                let Some(Some(memory)) = slot.scratch.get_mut(which) else {
+                    return true;
+                };
+                let (zero_from, zero_to) = (start.max(from), end.min(to));
+                if !memory.fill(zero_from - from, zero_to.saturating_sub(zero_from), 0) {
+                    slot.fail(DeviceError::Protocol);
+                    return true;
+                }
+            }
+            match self.send_copy(index, which, from + sent, to) {
+                Some(0) => return true,
+                Some(run) => {
+                    let slot = self.slots.get_mut(index);
+                    let sent = slot.and_then(|slot| slot.copies_sent.get_mut(which));
+                    if let Some(sent) = sent {
+                        // A block is at most 2 GiB.
+                        *sent += run as u32;
+                    }
+                }
+                None => return false,
+            }
         }
-        let (zero_from, zero_to) = (start.max(from), end.min(to));
-        if !memory.fill(zero_from - from, zero_to.saturating_sub(zero_from), 0) {
-            slot.fail(DeviceError::Protocol);
-            return true;
-        }
+        true
+    }
+
+    /// Sends the part of a copy that lies in one run of the store. `None` if there is no op record for
+    /// it now.
+    fn send_copy(&mut self, index: u16, which: usize, from: u64, to: u64) -> Option<u64> {
         let Some((offset, run)) = self.store_run(from, to) else {
-            return true;
+            return Some(0);
         };
+        let generation = self.slots.get(index)?.generation;
         let tag = Tag::request(Purpose::Part, Role::Data, index, generation).word();
         let head = Head {
             kind: OpKind::Write,
@@ -209,20 +250,23 @@ impl<S: Stores> Disk<S> {
             len: run,
             tag,
         };
-        let Some(slot) = self.slots.get_mut(index) else {
-            return true;
-        };
+        let slot = self.slots.get_mut(index)?;
         let Some(Some(memory)) = slot.scratch.get_mut(which) else {
-            return true;
+            return Some(0);
         };
-        let Some(op) = memory.send(&mut self.parts, head, run) else {
-            return false;
-        };
-        slot.copies_sent |= 1 << which;
+        let mut op = self.parts.take(head)?;
+        let pushed = memory
+            .cut_from(slot.copies_sent.get(which).copied()?.into(), run)
+            .is_some_and(|part| op.push(part).is_ok());
+        if !pushed {
+            let _ = self.parts.put(op);
+            slot.fail(DeviceError::Protocol);
+            return Some(0);
+        }
         slot.outstanding += 1;
         self.stats.parts += 1;
         self.send(Role::Data, op);
-        true
+        Some(run)
     }
 
     /// Zeros the run at `at`, if it needs to be. Returns the bytes passed; `None` = not now.

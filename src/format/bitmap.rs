@@ -60,6 +60,51 @@ pub fn set_bit(bitmap: &mut [u8], block: u64) {
     write_group(bitmap, block, 1, 1);
 }
 
+/// How many bits from `first` on, up to `end`, are like the first one; at least 1 if there is any.
+#[must_use]
+pub fn run_len(bitmap: &[u8], first: u64, end: u64) -> u64 {
+    let set = read_bit(bitmap, first);
+    let mut at = first;
+    while at < end {
+        let count = group_len(at, GROUP_BLOCKS_MAX, end);
+        let bits = read_group(bitmap, at, count);
+        let other = if set { !bits } else { bits };
+        let same = other.trailing_zeros().min(count);
+        at = at.saturating_add(u64::from(same));
+        if same < count {
+            break;
+        }
+    }
+    at.saturating_sub(first)
+}
+
+/// Sets the bits from `first` up to `end`. Returns whether one was clear.
+pub fn set_range(bitmap: &mut [u8], first: u64, end: u64) -> bool {
+    let mut changed = false;
+    let mut at = first;
+    while at < end {
+        let count = group_len(at, GROUP_BLOCKS_MAX, end);
+        let mask = group_mask(count);
+        changed |= read_group(bitmap, at, count) != mask;
+        write_group(bitmap, at, count, mask);
+        at = at.saturating_add(u64::from(count));
+    }
+    changed
+}
+
+/// How many of the bits below `end` are set.
+#[must_use]
+pub fn count_set(bitmap: &[u8], end: u64) -> u64 {
+    let mut total: u64 = 0;
+    let mut at = 0;
+    while at < end {
+        let count = group_len(at, GROUP_BLOCKS_MAX, end);
+        total = total.saturating_add(u64::from(read_group(bitmap, at, count).count_ones()));
+        at = at.saturating_add(u64::from(count));
+    }
+    total
+}
+
 /// Checks that bits at and above `bitmap_blocks` are zero in page `page_index` of the bitmap.
 ///
 /// # Errors

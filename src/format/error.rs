@@ -165,6 +165,15 @@ fields! {
     UnitCrc "unit_crc" "must match the unit";
     UnitSeq "unit seq" "must follow its forerunners without a durable one missing";
     UnitIndex "unit index" "must be inside the largest legal commit";
+    OldVersion "version" "must be 1 under this magic";
+    OldBlockSize "block_size" "must be a multiple of 512 up to 2 GiB";
+    OldChunkSize "chunk_size" "must be a multiple of 512 up to 2 GiB";
+    OldDataFile "data_file" "must have a name, which is what tells that there is one";
+    OldNewChunkSize "chunk_size" "must be a multiple of 4096 in a new image";
+    OldTableSize "table_size" "must hold 4 bytes per chunk";
+    OldBitmapSize "bitmap_size" "must hold one bit per block of the base";
+    OldJournalSize "journal_size" "must be whole sectors, up to 64 MiB or what its table needs";
+    OldDataOffset "data start" "must put the data behind the metadata, clear of them";
     RecordKind "record kind" "must be 1 (map) or 2 (store)";
     RecordFlags "record flags" "must be 1, 2 or 3 in a map record, 0 in a store record";
     RecordLength "record length" "must fit the used bytes of the unit";

@@ -17,12 +17,16 @@ use super::page::{ChecksumArray, PageCounts};
 use super::raw::{EXT_LEN, EXT_LEN_MAX, RawExtension, RawSlot};
 use super::regions::{self, Region, Regions};
 use super::rules::{self, Limits};
-use super::{HEADER_BYTES, ImageId, SLOT_BYTES, slots};
+use super::slots::{self, Dialect};
+use super::{HEADER_BYTES, ImageId, SLOT_BYTES, old};
 use crate::units::{CHUNK_COUNT_MAX, Shape};
 
-/// The header of a version-2 image.
+/// The header of an image: of version 2, or what one of 2011 means in its terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// How it is stored. The old dialects have none of the fields that follow `core`, except that
+    /// external data show as a feature and `atomic_unit` is what the device may write at once.
+    pub dialect: Dialect,
     /// The fields of 2011.
     pub core: Core,
     /// Feature bits.
@@ -86,6 +90,7 @@ impl MetadataBytes {
 impl Header {
     /// No image at all: what reading a slot starts from.
     pub(super) const NONE: Header = Header {
+        dialect: Dialect::Fvd2,
         core: Core::NONE,
         features: Features::NONE,
         generation: 0,
@@ -154,6 +159,9 @@ impl Header {
     /// header that nobody could read again is not written. `Unsupported` if the image has a
     /// read-only compatible feature that this crate does not know. The slot is then left alone.
     pub fn encode(&self, slot: &mut [u8; SLOT_BYTES]) -> Result<(), FormatError> {
+        if self.dialect.is_old() {
+            return Err(FormatError::unsupported(Field::Version, 1));
+        }
         let unknown = self.features.unknown_incompatible();
         if unknown != 0 {
             return Err(FormatError::unsupported(Field::Incompatible, unknown));
@@ -197,7 +205,12 @@ impl Header {
     #[must_use]
     pub fn shape(&self) -> Shape {
         let core = &self.core;
-        Shape::new(core.virtual_bytes, core.block_bytes, core.chunk_bytes).unwrap_or(EMPTY_SHAPE)
+        let shape = if self.dialect.is_old() {
+            old::rules::shape(self)
+        } else {
+            Shape::new(core.virtual_bytes, core.block_bytes, core.chunk_bytes)
+        };
+        shape.unwrap_or(EMPTY_SHAPE)
     }
 
     /// Whether chunks are placed by a lookup table; otherwise they lie in order.
@@ -271,9 +284,13 @@ impl Header {
         }
     }
 
-    /// Units of the journal; 0 without one.
+    /// Units of the journal; 0 without one, and in the old dialects, where sectors stand for
+    /// themselves.
     #[must_use]
     pub fn journal_units(&self) -> u64 {
+        if self.dialect.is_old() {
+            return 0;
+        }
         self.core
             .journal
             .bytes

@@ -17,7 +17,8 @@ use super::header::Header;
 use super::name::{FormatName, Name};
 use super::regions::Region;
 use super::rules::{self, Limits};
-use super::{HEADER_BYTES, ImageId, PAGE_BYTES_U64};
+use super::slots::Dialect;
+use super::{HEADER_BYTES, ImageId, PAGE_BYTES_U64, old};
 
 /// Smallest journal that `create` chooses by itself, bytes.
 pub const JOURNAL_DEFAULT_MIN: u64 = 64 << 10;
@@ -73,6 +74,8 @@ pub struct BaseParams {
 /// What a new image shall be. [`CreateParams::new`] fills in the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CreateParams {
+    /// How the image is stored.
+    pub dialect: Dialect,
     /// Size of the guest's disk, bytes.
     pub virtual_bytes: u64,
     /// Bytes of a copy-on-write block.
@@ -113,6 +116,7 @@ impl CreateParams {
     #[must_use]
     pub const fn new(virtual_bytes: u64, image_id: ImageId) -> CreateParams {
         CreateParams {
+            dialect: Dialect::Fvd2,
             virtual_bytes,
             block_bytes: 64 << 10,
             chunk_bytes: 1 << 20,
@@ -181,6 +185,9 @@ impl core::error::Error for LayoutError {}
 ///
 /// See [`LayoutError`]. Nothing of the result depends on a device that was not named.
 pub fn plan_layout(params: &CreateParams) -> Result<Header, LayoutError> {
+    if params.dialect.is_old() {
+        return old::layout::plan(params);
+    }
     let mut header = unplaced(params);
     let shape = rules::check_sizes(&header.core)?;
     rules::check_unit(header.atomic_unit)?;
@@ -207,7 +214,7 @@ pub fn plan_layout(params: &CreateParams) -> Result<Header, LayoutError> {
 }
 
 /// Everything but the places.
-fn unplaced(params: &CreateParams) -> Header {
+pub(super) fn unplaced(params: &CreateParams) -> Header {
     let mut header = Header::NONE;
     header.generation = 1;
     header.image_id = params.image_id;
@@ -233,7 +240,7 @@ fn unplaced(params: &CreateParams) -> Header {
 }
 
 /// The next region of `bytes` bytes, and `end` moved behind it. Sizes are below 2^40: no overflow.
-fn place(end: &mut u64, bytes: u64) -> Region {
+pub(super) fn place(end: &mut u64, bytes: u64) -> Region {
     if bytes == 0 {
         return Region::NONE;
     }

@@ -12,7 +12,7 @@
 //!   rules    which rules its fields keep    regions  where everything lies, proved disjoint
 //!   slots    which of the two slots counts  layout   where `create` puts everything
 //!   table, bitmap, page, journal            the metadata behind the header
-//!   spec2011                                the header of version 1, to read only
+//!   old                                     the two dialects of 2011
 //! ```
 //!
 //! Invariants:
@@ -39,12 +39,12 @@ mod header;
 pub mod journal;
 pub mod layout;
 mod name;
+pub mod old;
 pub mod page;
 mod raw;
 mod regions;
 mod rules;
 mod slots;
-pub mod spec2011;
 pub mod table;
 
 #[cfg(test)]
@@ -58,8 +58,7 @@ pub use layout::{BaseParams, CreateParams, JournalChoice, LayoutError, StoreChoi
 pub use name::{FormatName, Name, Text};
 pub use regions::{DataArea, Region, Regions};
 pub use rules::Limits;
-pub use slots::{ChosenSlot, Dialect, SlotIndex, choose_slot, slot_faults};
-pub use spec2011::Header2011;
+pub use slots::{ChosenSlot, Dialect, SlotIndex, choose_slot, read_header, slot_faults};
 
 /// Bytes of one header slot (SPEC.md §3).
 pub const SLOT_BYTES: usize = 4096;

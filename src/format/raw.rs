@@ -106,7 +106,7 @@ pub(super) struct RawSlot {
 }
 
 /// The start of a version-1 header: its fields, then 4096 reserved bytes that nobody reads.
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct RawHeader2011 {
     pub(super) core: RawCore,

@@ -1,7 +1,7 @@
 //! Where everything lies on the devices, proved disjoint (SPEC.md §2).
 //!
 //! Invariants:
-//! 1. A [`Regions`] value exists only for a header whose metadata regions are page aligned, start
+//! 1. A [`Regions`] value exists only for a header whose metadata regions are aligned, start
 //!    behind the header slots, end inside the device and overlap neither each other nor the data.
 //! 2. So a write to a store chunk below `store_chunks` can not touch metadata.
 
@@ -10,6 +10,7 @@ use super::PAGE_BYTES_U64;
 use super::error::{Field, FormatError};
 use super::header::Header;
 use super::page::ChecksumArray;
+use crate::units::SECTOR_BYTES;
 
 /// A run of bytes on the metadata device; `bytes == 0` means that it does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -100,7 +101,7 @@ pub(super) fn place(
         (header.core.journal, Field::JournalOffset),
     ];
     for (region, field) in placed.into_iter().filter(|(region, _)| region.exists()) {
-        check_place(region, field, metadata_capacity)?;
+        check_place(header, region, field, metadata_capacity)?;
     }
     check_overlaps(&placed)?;
     check_data(header, &placed, metadata_capacity, data_capacity)?;
@@ -121,9 +122,19 @@ pub(super) fn place(
 }
 
 /// Aligned, behind the header, inside the device.
-fn check_place(region: Region, field: Field, capacity: u64) -> Result<(), FormatError> {
+fn check_place(
+    header: &Header,
+    region: Region,
+    field: Field,
+    capacity: u64,
+) -> Result<(), FormatError> {
     let inside = region.end().is_some_and(|end| end <= capacity);
-    if region.offset < HEADER_BYTES || !region.offset.is_multiple_of(PAGE_BYTES_U64) || !inside {
+    let alignment = if header.dialect.is_old() {
+        SECTOR_BYTES
+    } else {
+        PAGE_BYTES_U64
+    };
+    if region.offset < HEADER_BYTES || !region.offset.is_multiple_of(alignment) || !inside {
         return Err(FormatError::corrupt(field, region.offset));
     }
     Ok(())
@@ -164,8 +175,14 @@ fn check_data(
         };
         let data = Region { offset, bytes };
         let hit = placed.iter().any(|(region, _)| overlap(*region, data));
-        if offset < HEADER_BYTES || hit {
-            return Err(FormatError::corrupt(Field::DataOffset, offset));
+        let aligned = offset.is_multiple_of(SECTOR_BYTES);
+        if offset < HEADER_BYTES || !aligned || hit {
+            let field = if header.dialect.is_old() {
+                Field::OldDataOffset
+            } else {
+                Field::DataOffset
+            };
+            return Err(FormatError::corrupt(field, offset));
         }
         Some(metadata_capacity)
     };

@@ -19,7 +19,7 @@ use super::rules::Limits;
 /// `magic` of versions 1 and 2.
 pub(super) const MAGIC_FVD: [u8; 4] = *b"FVD\0";
 /// `magic` of the reference implementation.
-const MAGIC_REFERENCE: [u8; 4] = [0xA9, 0xF5, 0x43, 0x51];
+pub(super) const MAGIC_REFERENCE: [u8; 4] = [0xA9, 0xF5, 0x43, 0x51];
 /// `ext_magic` of version 2.
 pub(super) const MAGIC_EXTENSION: [u8; 4] = *b"FVD2";
 /// `version` of the 2011 written specification.
@@ -53,6 +53,23 @@ impl Dialect {
             (MAGIC_FVD, VERSION_1) => Some(Dialect::Spec2011),
             (MAGIC_FVD, VERSION_2) => Some(Dialect::Fvd2),
             _ => None,
+        }
+    }
+
+    /// Whether this is one of the two dialects of 2011: one header, a journal that can not prove
+    /// anything, mappings that only come and never go.
+    #[must_use]
+    pub const fn is_old(self) -> bool {
+        !matches!(self, Dialect::Fvd2)
+    }
+
+    /// A short name, as options and reports use it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dialect::Reference => "reference",
+            Dialect::Spec2011 => "spec2011",
+            Dialect::Fvd2 => "fvd2",
         }
     }
 
@@ -131,6 +148,23 @@ enum SlotState<'a> {
     OtherVersion(FormatError),
     /// Nothing of ours.
     Foreign(FormatError),
+}
+
+/// Reads the header of an image of any dialect from its first 8192 bytes, fewer if there are no more.
+///
+/// # Errors
+///
+/// For an image of 2011: `Corrupt` if bytes are missing or a rule is broken, `Unsupported` for another
+/// version, `Limit` for a name of more than 255 bytes (15 for the name of a format) and for sizes
+/// beyond what this crate takes. For one of version 2, what [`choose_slot`] says.
+pub fn read_header(start: &[u8], limits: &Limits) -> Result<ChosenSlot, FormatError> {
+    match Dialect::detect(start) {
+        Some(dialect) if dialect.is_old() => super::old::parse(dialect, start),
+        _ => {
+            let (first, second) = start.split_at(start.len().min(super::SLOT_BYTES));
+            choose_slot(first, second, limits)
+        }
+    }
 }
 
 /// Picks the header out of both slots, 4096 bytes each as they were on the device. A device that

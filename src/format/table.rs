@@ -9,7 +9,7 @@ pub const ENTRY_BYTES: u64 = 4;
 /// Entries on one page of the table.
 pub const ENTRIES_PER_PAGE: u32 = 1024;
 
-const UNMAPPED: u32 = 0xFFFF_FFFF;
+pub(super) const UNMAPPED: u32 = 0xFFFF_FFFF;
 const UNREADABLE: u32 = 0xFFFF_FFFD;
 const SPLIT: u32 = 0x8000_0000;
 const SPLIT_LIMIT: u32 = 0x7FFF_0000;

@@ -109,6 +109,11 @@ impl<S: Stores> Disk<S> {
 
     /// Starts a checkpoint. None may be under way.
     pub(crate) fn start_checkpoint(&mut self, kind: CheckpointKind) {
+        if self.map.loose && kind == CheckpointKind::Close {
+            // The last commit left everything in place, and the mark has been there since opening.
+            self.work.insert(Work::RETRY);
+            return;
+        }
         let journal = &mut self.journal;
         journal.checkpoint_wanted = false;
         let cut = match kind {
@@ -155,6 +160,7 @@ impl<S: Stores> Disk<S> {
                         self.flush_pages();
                     }
                 }
+                CheckpointPhase::PagesFlush if self.map.loose => return self.end_checkpoint(),
                 CheckpointPhase::PagesFlush => {
                     self.enter(CheckpointPhase::Header);
                     self.send_header(false);

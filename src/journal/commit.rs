@@ -35,12 +35,14 @@ pub(crate) enum CommitPhase {
     Units,
     /// Its last flush, on one or both devices.
     LastFlush,
+    /// What `in_place.rs` keeps track of.
+    InPlace,
 }
 
 /// The commit under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Commit {
-    pub(crate) phase: CommitPhase,
+    pub(super) phase: CommitPhase,
     /// Device operations in flight for the phase.
     outstanding: u8,
     strict: bool,
@@ -62,9 +64,25 @@ impl Commit {
         store: None,
     };
 
-    /// Sequence number of its first unit, while a commit is under way.
+    /// A commit that `in_place.rs` carries out.
+    pub(super) const IN_PLACE: Commit = Commit {
+        phase: CommitPhase::InPlace,
+        ..Commit::IDLE
+    };
+
+    /// Whether there is no commit.
     pub(crate) fn is_idle(&self) -> bool {
         self.phase == CommitPhase::Idle
+    }
+
+    /// Whether a device operation is in flight for it.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.outstanding != 0
+    }
+
+    /// Counts a device operation that was sent for it.
+    pub(super) fn count_sent(&mut self) {
+        self.outstanding += 1;
     }
 }
 
@@ -80,6 +98,9 @@ impl<S: Stores> Disk<S> {
     pub(crate) fn start_commit(&mut self, now: Instant) {
         if !self.journal.commit.is_idle() || self.journal.poisoned || !self.commit_is_due(now) {
             return;
+        }
+        if self.map.loose {
+            return self.start_in_place();
         }
         // What its last flush makes durable must not depend on when an eager unit lands.
         let eager_in_flight = self.journal.eager.is_some_and(|eager| eager.in_flight);
@@ -266,7 +287,7 @@ impl<S: Stores> Disk<S> {
         next == NONE && store.is_none()
     }
 
-    fn commit_flush(&mut self, role: Role) {
+    pub(super) fn commit_flush(&mut self, role: Role) {
         let head = Head {
             kind: OpKind::Flush,
             flags: OpFlags::NONE,
@@ -294,6 +315,7 @@ impl<S: Stores> Disk<S> {
             }
             match commit.phase {
                 CommitPhase::Idle => return,
+                CommitPhase::InPlace => return self.advance_in_place(),
                 CommitPhase::DataFlush => {
                     if bug(Bug::SealedAfterDataFlush) && commit.strict {
                         self.seal(self.journal.commit_records_max());
@@ -395,7 +417,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// The commit is durable.
-    fn settle_commit(&mut self) {
+    pub(super) fn settle_commit(&mut self) {
         let commit = core::mem::replace(&mut self.journal.commit, Commit::IDLE);
         self.journal.durable_seq = self
             .journal
@@ -405,7 +427,9 @@ impl<S: Stores> Disk<S> {
             let Some((index, chunk)) = self.map.pending.settle_next() else {
                 break;
             };
-            self.map.mark_dirty(ChunkIndex(chunk));
+            if !self.map.loose {
+                self.map.mark_dirty(ChunkIndex(chunk));
+            }
             self.map.pending.remove_if_idle(index);
         }
         self.settle_eager();

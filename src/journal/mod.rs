@@ -5,6 +5,7 @@
 //! | `commit.rs` | pending mappings -> journal units -> durable; completes guest flushes |
 //! | `eager.rs` | the unit of a single first write, sent along with its data |
 //! | `checkpoint.rs` | durable mappings -> their pages in place -> header; frees journal space |
+//! | `in_place.rs` | the same for the dialects of 2011, without a journal |
 //! | `replay.rs` | what recovery reads back from the journal |
 //!
 //! Laws that live here (docs/DESIGN.md numbers them):
@@ -17,6 +18,7 @@
 mod checkpoint;
 mod commit;
 mod eager;
+mod in_place;
 pub(crate) mod replay;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ mod tests;
 pub(crate) use checkpoint::{Checkpoint, CheckpointKind};
 pub(crate) use commit::Commit;
 pub(crate) use eager::Eager;
+pub(crate) use in_place::InPlace;
 
 use crate::buffer::{Arena, OpPool, Part};
 use crate::engine::Staging;
@@ -54,6 +57,7 @@ pub(crate) struct Journal {
     /// Units below are known durable.
     pub(crate) durable_seq: u64,
     pub(crate) commit: Commit,
+    pub(crate) in_place: InPlace,
     /// The unit that went out with its data and is not known durable.
     pub(crate) eager: Option<Eager>,
     /// Commits in a row that carried one exempt mapping each; stays below 255, which is "never".
@@ -93,11 +97,16 @@ impl JournalSize {
     /// What a header asks for.
     pub(crate) fn new(header: &Header) -> JournalSize {
         let units = commit_units_max(header.journal_units(), header.atomic_unit);
+        let least = if header.dialect.is_old() {
+            in_place::STAGING_BYTES
+        } else {
+            PAGE_BYTES as u32
+        };
         // Replay keeps an eager unit in front of the commit behind it.
         let commit_bytes = units
             .saturating_add(1)
             .saturating_mul(header.atomic_unit)
-            .max(PAGE_BYTES as u32);
+            .max(least);
         JournalSize {
             commit_bytes,
             page_bytes: 64 << 10,
@@ -131,6 +140,7 @@ impl Journal {
             stable_seq,
             durable_seq: stable_seq,
             commit: Commit::IDLE,
+            in_place: InPlace::IDLE,
             eager: None,
             single_mappings: 0,
             checkpoint: Checkpoint::idle(header),

@@ -11,6 +11,7 @@
 //! 3. Page numbers run through the table's pages and then the bitmap's, as in the checksum arrays.
 
 mod dirty;
+mod loose;
 mod pending;
 mod runs;
 #[cfg(test)]
@@ -53,6 +54,17 @@ pub(crate) struct Map {
     pub(crate) bitmap_blocks: u64,
     /// Bytes of the base that the guest can see.
     pub(crate) base_bytes: u64,
+    /// Where the bitmap's say ends. In version 2 it ends with a block; in the old dialects with the
+    /// base, so that its last block may belong to the base in part.
+    pub(crate) cover_bytes: u64,
+    /// No table, no live bitmap, and a store for every byte: guest bytes lie like on a raw disk.
+    pub(crate) plain: bool,
+    /// The mappings of an old dialect: bits in ranges of any size, written in place (see `loose`).
+    pub(crate) loose: bool,
+    /// Table and bitmap as they may be written in place; empty in version 2, which has `pending`.
+    pub(crate) sealed: Part<u8>,
+    /// First byte of the guest's disk that a store without a table is too short for.
+    pub(crate) store_limit: u64,
     /// Where chunk 0 of the store starts on the data device.
     pub(crate) data_offset: u64,
     table_bytes: usize,
@@ -64,6 +76,7 @@ pub(crate) struct MapSize {
     pub(crate) page_bytes: usize,
     pub(crate) sum_bytes: usize,
     pub(crate) page_count: usize,
+    pub(crate) sealed_bytes: usize,
     pub(crate) pending: u16,
 }
 
@@ -77,6 +90,8 @@ impl Map {
         base_bytes: u64,
     ) -> Option<Map> {
         let counts = header.page_counts();
+        let loose = header.dialect.is_old();
+        let has_bitmap = header.has_bitmap();
         Some(Map {
             shape,
             pages: arena.carve(size.page_bytes, 0u8)?,
@@ -85,16 +100,25 @@ impl Map {
             dirty: DirtyPages::carve(arena, size.page_count)?,
             pending: PendingTable::carve(arena, size.pending)?,
             has_table: header.has_table(),
-            bitmap_blocks: if header.has_bitmap() {
+            bitmap_blocks: if has_bitmap {
                 header.bitmap_blocks()
             } else {
                 0
             },
-            base_bytes: if header.has_bitmap() {
+            base_bytes: if has_bitmap {
                 base_bytes.min(shape.virtual_bytes())
             } else {
                 0
             },
+            cover_bytes: if loose {
+                header.core.base_bytes.min(shape.virtual_bytes())
+            } else {
+                u64::MAX
+            },
+            plain: !header.has_table() && !has_bitmap,
+            loose,
+            sealed: arena.carve(size.sealed_bytes, 0u8)?,
+            store_limit: u64::MAX,
             data_offset: header.core.data_offset,
             table_bytes: counts.table_pages as usize * PAGE_BYTES,
         })
@@ -104,6 +128,7 @@ impl Map {
     pub(crate) fn reclaim(self, arena: &mut Arena) -> bool {
         arena.reclaim(self.pages).is_ok()
             & arena.reclaim(self.sums).is_ok()
+            & arena.reclaim(self.sealed).is_ok()
             & self.dirty.reclaim(arena)
             & self.pending.reclaim(arena)
     }
@@ -112,7 +137,7 @@ impl Map {
         self.pages.get(..self.table_bytes).unwrap_or(&[])
     }
 
-    fn table_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn table_mut(&mut self) -> &mut [u8] {
         self.pages.get_mut(..self.table_bytes).unwrap_or(&mut [])
     }
 
@@ -120,14 +145,15 @@ impl Map {
         self.pages.get(self.table_bytes..).unwrap_or(&[])
     }
 
-    fn bitmap_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bitmap_mut(&mut self) -> &mut [u8] {
         self.pages.get_mut(self.table_bytes..).unwrap_or(&mut [])
     }
 
     /// Blocks of `chunk` that the base covers: the meaningful low bits of its [`Mapping::bits`].
+    /// None where bits are kept in ranges.
     #[inline]
     pub(crate) fn group_len(&self, chunk: ChunkIndex) -> u32 {
-        if self.bitmap_blocks == 0 {
+        if self.bitmap_blocks == 0 || self.loose {
             return 0;
         }
         let first = self.shape.first_block(chunk).0;

@@ -42,7 +42,7 @@ impl Map {
     /// The longest run from `start`, at most up to `end`. `start` < `end` <= the disk's size.
     #[inline]
     pub(crate) fn run(&self, start: u64, end: u64) -> Run {
-        if !self.has_table && self.bitmap_blocks == 0 {
+        if self.plain {
             // Raw-like: one device operation per request, laid out exactly like a raw disk.
             let source = Source::Store(self.data_offset.wrapping_add(start));
             return Run {
@@ -97,12 +97,17 @@ impl Map {
                 }
             }
         }
+        if self.loose
+            && let Some(block_run) = self.loose_piece(start, stop)
+        {
+            if block_run.in_base {
+                return self.base_piece(start, block_run.end);
+            }
+            stop = block_run.end;
+        }
         let bytes = stop.saturating_sub(start);
         if !self.has_table {
-            return Run {
-                source: Source::Store(self.data_offset.wrapping_add(start)),
-                bytes,
-            };
+            return self.unmapped_piece(start, stop);
         }
         let source = match self.entry(chunk) {
             TableEntry::Chunk(at) => {
@@ -114,6 +119,20 @@ impl Map {
             TableEntry::Unreadable | TableEntry::Split(_) => Source::Unreadable,
         };
         Run { source, bytes }
+    }
+
+    /// A run of a disk without a table: in the store at its own place, or beyond the store's end.
+    fn unmapped_piece(&self, start: u64, stop: u64) -> Run {
+        if start >= self.store_limit {
+            return Run {
+                source: Source::Zero,
+                bytes: stop.saturating_sub(start),
+            };
+        }
+        Run {
+            source: Source::Store(self.data_offset.wrapping_add(start)),
+            bytes: stop.min(self.store_limit).saturating_sub(start),
+        }
     }
 
     /// A run in blocks that are still in the base: base bytes, then zeros beyond its end.

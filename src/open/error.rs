@@ -67,6 +67,11 @@ pub enum OpenError {
         /// The unknown read-only-compatible feature bits.
         features: u64,
     },
+    /// Blocks of this image lie in more chunks than one write can change at once; open it read-only.
+    BlocksTooWide {
+        /// Chunks in a block.
+        chunks: u64,
+    },
     /// The arena is too small.
     ArenaTooSmall {
         /// Bytes needed, the value of [`Layout::arena_bytes`](super::Layout::arena_bytes).
@@ -120,6 +125,10 @@ impl fmt::Display for OpenError {
                     "unknown features {features:#x} allow reading only; open read-only"
                 )
             }
+            OpenError::BlocksTooWide { chunks } => write!(
+                f,
+                "its blocks of {chunks} chunks are too large to be written; open it read-only"
+            ),
             OpenError::ArenaTooSmall { needed, given } => {
                 write!(f, "the arena has {given} bytes and needs {needed}")
             }

@@ -4,7 +4,9 @@ use crate::buffer::SEGMENTS_MAX;
 use crate::device::Geometry;
 use crate::engine::{REQUEST_CHUNKS_MAX, TransferLimits};
 use crate::format::journal::{commit_units_max, records_per_unit};
-use crate::format::{ChosenSlot, Field, FormatError, Header, PAGE_BYTES, SlotIndex};
+use crate::format::{
+    ChosenSlot, Field, FormatError, Header, PAGE_BYTES, PAGE_BYTES_U64, SlotIndex,
+};
 use crate::journal::JournalSize;
 use crate::meta::MapSize;
 use crate::stores::{Role, Stores};
@@ -46,8 +48,8 @@ impl Layout {
         let header = chosen.header;
         let options = options.clamped();
         let shape = header.shape();
-        let metadata = checked(stores, Role::Metadata, &header, &options)?;
-        let data = checked(stores, Role::Data, &header, &options)?;
+        let metadata = checked(stores, Role::Metadata, &header, &shape, &options)?;
+        let data = checked(stores, Role::Data, &header, &shape, &options)?;
         if header.has_external_data() == S::SHARED {
             return Err(OpenError::DataDevice { wanted: S::SHARED });
         }
@@ -75,9 +77,13 @@ impl Layout {
                 result?;
             }
         }
-        let base = check_base(stores, &header, &options)?;
+        let base = check_base(stores, &header, &shape, &options)?;
         let base_bytes = base.map_or(0, |base| base.capacity_bytes.min(header.core.base_bytes));
         let limits = transfer_limits(&data, base.as_ref());
+        if !options.read_only && request_bytes_max(&header, &shape, &options) < PAGE_BYTES_U64 {
+            let chunks = shape.block_bytes().div_ceil(shape.chunk_bytes().max(1));
+            return Err(OpenError::BlocksTooWide { chunks });
+        }
         Ok(Layout {
             header,
             slot: chosen.slot,
@@ -117,6 +123,7 @@ fn checked<S: Stores>(
     stores: &S,
     role: Role,
     header: &Header,
+    shape: &Shape,
     options: &OpenOptions,
 ) -> Result<Geometry, OpenError> {
     let missing = match role {
@@ -135,14 +142,14 @@ fn checked<S: Stores>(
     if !logical.is_power_of_two() || !(512..=4096).contains(&logical) {
         return bad(GeometryProblem::LogicalBlock, u64::from(logical));
     }
-    if u64::from(logical) > header.core.block_bytes
+    if !sizes_suit(header, shape, role, u64::from(logical))
         || (role == Role::Metadata && logical > header.atomic_unit)
         || (role == Role::Base && !header.core.base_bytes.is_multiple_of(u64::from(logical)))
     {
         return bad(GeometryProblem::LogicalBlock, u64::from(logical));
     }
     let transfer = u64::from(geometry.transfer_max_bytes.min(geometry.segment_max_bytes));
-    if transfer < header.core.block_bytes.max(64 << 10) {
+    if transfer < shape.block_bytes().max(64 << 10) {
         return bad(GeometryProblem::TransferMax, transfer);
     }
     if geometry.segments_max == 0 {
@@ -157,19 +164,30 @@ fn checked<S: Stores>(
     Ok(geometry)
 }
 
+/// Whether everything that is read and written starts and ends where a device with logical blocks of
+/// this size can. In version 2 all of it is a power of two, and data start at a page.
+fn sizes_suit(header: &Header, shape: &Shape, role: Role, logical: u64) -> bool {
+    let (block, chunk) = (shape.block_bytes(), shape.chunk_bytes());
+    let placed = role != Role::Data || header.core.data_offset.is_multiple_of(logical);
+    block.is_multiple_of(logical) && chunk.is_multiple_of(logical) && placed
+}
+
 fn check_base<S: Stores>(
     stores: &S,
     header: &Header,
+    shape: &Shape,
     options: &OpenOptions,
 ) -> Result<Option<Geometry>, OpenError> {
     if !header.has_bitmap() {
         return Ok(None);
     }
-    let base = checked(stores, Role::Base, header, options)?;
+    let base = checked(stores, Role::Base, header, shape, options)?;
     if options.accept_base {
         return Ok(Some(base));
     }
-    if base.capacity_bytes != header.core.base_bytes {
+    // The old dialects record what they show of a base, not how long it is.
+    let longer = header.dialect.is_old() && base.capacity_bytes > header.core.base_bytes;
+    if base.capacity_bytes != header.core.base_bytes && !longer {
         return Err(OpenError::BaseMismatch {
             recorded_bytes: header.core.base_bytes,
             found_bytes: base.capacity_bytes,
@@ -191,7 +209,9 @@ fn map_size(header: &Header, options: &OpenOptions) -> MapSize {
         .saturating_mul(records_per_unit(header.atomic_unit))
         .saturating_sub(2);
     let changes = header.has_table() || header.has_bitmap();
-    let pending = if changes {
+    let pending = if changes && header.dialect.is_old() {
+        u32::from(options.pending_max)
+    } else if changes {
         u32::from(options.pending_max).min(records).max(1)
     } else {
         0
@@ -200,6 +220,11 @@ fn map_size(header: &Header, options: &OpenOptions) -> MapSize {
         page_bytes: pages.saturating_mul(PAGE_BYTES),
         sum_bytes: usize::try_from(header.checksum_bytes).unwrap_or(usize::MAX),
         page_count: pages,
+        sealed_bytes: if header.dialect.is_old() && !options.read_only {
+            pages.saturating_mul(PAGE_BYTES)
+        } else {
+            0
+        },
         pending: u16::try_from(pending).unwrap_or(u16::MAX),
     }
 }
@@ -243,6 +268,25 @@ fn transfer_limits(data: &Geometry, base: Option<&Geometry>) -> TransferLimits {
     }
 }
 
+/// Longest request that the engine takes.
+fn request_bytes_max(header: &Header, shape: &Shape, options: &OpenOptions) -> u64 {
+    const MOST: u64 = 1 << 30;
+    if !header.has_table() && !header.has_bitmap() {
+        return MOST;
+    }
+    // A request remembers its chunks in a 64-bit set; one that starts inside a chunk touches one
+    // more than fit its length. A commit must hold the mappings of one request.
+    let records = map_size(header, options).pending.max(2);
+    let chunks = u64::from(records).min(REQUEST_CHUNKS_MAX) - 1;
+    let bytes = shape.chunk_bytes().saturating_mul(chunks);
+    if shape.is_grouped() || options.read_only {
+        return bytes.min(MOST);
+    }
+    // The blocks at both ends are filled whole, and may begin and end in other chunks.
+    let widened = shape.block_bytes().saturating_mul(2);
+    bytes.saturating_sub(widened).min(MOST)
+}
+
 /// What the disk offers: the AND of what its layers have.
 fn disk_geometry(
     header: &Header,
@@ -255,15 +299,7 @@ fn disk_geometry(
     let logical = data
         .logical_block_bytes
         .max(of_base(|base| base.logical_block_bytes, 512));
-    // A request remembers its chunks in a 64-bit set; one that starts inside a chunk touches one
-    // more than fit its length. A commit must hold the mappings of one request.
-    let records = map_size(header, options).pending.max(2);
-    let chunks = u64::from(records).min(REQUEST_CHUNKS_MAX) - 1;
-    let by_chunks = if header.has_table() || header.has_bitmap() {
-        shape.chunk_bytes().saturating_mul(chunks).min(1 << 30)
-    } else {
-        1 << 30
-    };
+    let by_chunks = request_bytes_max(header, shape, options).max(PAGE_BYTES_U64);
     let transfer = u64::from(
         data.transfer_max_bytes
             .min(of_base(|base| base.transfer_max_bytes, u32::MAX)),
@@ -292,7 +328,7 @@ fn disk_geometry(
         volatile_cache: true,
         fua: true,
         discard: Some(crate::device::DiscardLimits {
-            granularity_bytes: shape.block_bytes() as u32,
+            granularity_bytes: (shape.block_bytes() as u32).next_power_of_two(),
             max_bytes: zeroes,
             zeroes_after: false,
         }),

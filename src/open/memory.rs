@@ -17,6 +17,8 @@ pub struct MemoryParts {
     pub table: usize,
     /// The base bitmap: a bit per block of the base.
     pub bitmap: usize,
+    /// In the old dialects, table and bitmap as they may be written in place: a second copy of both.
+    pub sealed: usize,
     /// Checksums of table and bitmap pages, and which of these pages changed.
     pub checksums: usize,
     /// Which chunks of the store are free: a bit per chunk that it has or may grow to.
@@ -38,6 +40,7 @@ impl MemoryParts {
     pub const fn total(&self) -> usize {
         self.table
             .saturating_add(self.bitmap)
+            .saturating_add(self.sealed)
             .saturating_add(self.checksums)
             .saturating_add(self.free_map)
             .saturating_add(self.pending)
@@ -63,12 +66,13 @@ impl Layout {
         let table = map
             .page_bytes
             .saturating_sub(self.header.core.bitmap.bytes as usize);
-        let scratch = Arena::staging_bytes(self.header.core.block_bytes as usize)
+        let scratch = Arena::staging_bytes(self.shape.block_bytes() as usize)
             .saturating_mul(options.scratch_blocks as usize);
         let holders = OpPool::arena_bytes(self.holder_count() as usize);
         MemoryParts {
             table,
             bitmap: map.page_bytes - table,
+            sealed: Arena::part_bytes::<u8>(map.sealed_bytes),
             checksums: Arena::part_bytes::<u8>(map.sum_bytes)
                 + DirtyPages::arena_bytes(map.page_count),
             free_map: Allocator::arena_bytes(self.store_chunks_max),

@@ -6,7 +6,7 @@ use core::task::Poll;
 use crate::buffer::{Arena, Head, Lease, Op, OpPool, Part};
 use crate::device::{DeviceError, OpFlags, OpKind, Status, When};
 use crate::engine::Tag;
-use crate::format::{Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex, choose_slot};
+use crate::format::{Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex, read_header};
 use crate::stores::{Role, Stores};
 use crate::units::Instant;
 
@@ -250,11 +250,7 @@ impl<S: Stores> Probe<S> {
 
     fn layout(&self) -> Result<Layout, OpenError> {
         let bytes: &[u8] = self.parts.as_ref().map_or(&[], |parts| &parts.bytes);
-        let (first, second) = bytes.split_at_checked(SLOT_BYTES).unwrap_or((&[], &[]));
-        match (
-            choose_slot(first, second, &self.options.limits),
-            self.unreadable,
-        ) {
+        match (read_header(bytes, &self.options.limits), self.unreadable) {
             (Ok(chosen), _) => Layout::new(&self.stores, &chosen, self.options, self.purpose),
             (Err(_), Some((_, error))) => Err(metadata_failed(error)),
             (Err(error), None) => Err(error.into()),

@@ -16,6 +16,7 @@ use crate::units::Instant;
 use super::assemble::assemble;
 use super::error::OpenError;
 use super::layout::Layout;
+use super::old::{MarkStep, OldReplay};
 use super::rewrite::Rewrite;
 use super::survey::{JournalFaults, Purpose};
 
@@ -42,6 +43,12 @@ pub(super) enum Step {
     Rewrite(Rewrite),
     /// Pages and header are being written.
     Settle,
+    /// Of an old dialect: the store is being extended to the end of the disk.
+    Extended,
+    /// Of an old dialect: the journal is being erased up to this byte.
+    Erase(u64),
+    /// Of an old dialect: the header is being marked.
+    Mark(MarkStep),
     /// Open.
     Ready,
 }
@@ -79,7 +86,7 @@ pub struct Opening<S: Stores> {
     pub(super) step: Step,
     pub(super) replay: Replay,
     /// Bytes of the region that the operation in flight reads, and where they go.
-    reading: u64,
+    pub(super) reading: u64,
     pub(super) purpose: Purpose,
     /// What is wrong with the journal of an image that is only looked at.
     pub(super) faults: JournalFaults,
@@ -91,6 +98,7 @@ pub struct Opening<S: Stores> {
     unreadable: bool,
     /// See [`Layout`].
     pub(super) doubtful_slot: Option<u32>,
+    pub(super) old: OldReplay,
 }
 
 /// An image that could not be opened.
@@ -113,6 +121,7 @@ impl<S: Stores> Opening<S> {
             error,
             step,
             replay,
+            old: OldReplay::default(),
             reading: 0,
             purpose: layout.purpose,
             faults: JournalFaults::default(),
@@ -148,7 +157,7 @@ impl<S: Stores> Opening<S> {
         };
         disk.run(now);
         // Each turn starts an operation or goes to the next step.
-        for _ in 0..8 {
+        for _ in 0..12 {
             let Body::Disk(disk) = &mut self.body else {
                 break;
             };
@@ -198,10 +207,15 @@ impl<S: Stores> Opening<S> {
             Step::Sums(done) => {
                 self.read_sums(header.checksum_region(header.checksum_active), done)
             }
+            Step::Journal(done) if header.dialect.is_old() => self.read_old_journal(done),
             Step::Journal(done) => self.read_journal(done)?,
+            Step::Verify if header.dialect.is_old() => self.verify_old()?,
             Step::Control => self.step = Step::Verify,
             Step::Verify => self.verify()?,
             Step::Rewrite(state) => self.rewrite(state),
+            Step::Extended => self.write_back_old()?,
+            Step::Erase(done) => self.erase_old_journal(done),
+            Step::Mark(step) => self.mark_clean(step),
             Step::Settle => {
                 if disk.journal.poisoned {
                     return Err(OpenError::Device {
@@ -210,7 +224,11 @@ impl<S: Stores> Opening<S> {
                     });
                 }
                 if disk.journal.checkpoint.is_idle() {
-                    self.step = Step::Ready;
+                    self.step = if header.dialect.is_old() {
+                        Step::Erase(0)
+                    } else {
+                        Step::Ready
+                    };
                 }
             }
             Step::Ready => {}
@@ -392,7 +410,7 @@ impl<S: Stores> Disk<S> {
             tag: Tag::open(role).word(),
         };
         let journal = &mut self.journal;
-        let op = if len == 0 {
+        let op = if matches!(kind, OpKind::Flush | OpKind::Grow) {
             journal.ops.take(head)
         } else {
             journal.page_memory.send(&mut journal.ops, head, len)
@@ -407,7 +425,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Reads up to `bytes` of metadata. Returns how many.
-    fn open_read(&mut self, offset: u64, bytes: u64) -> u64 {
+    pub(super) fn open_read(&mut self, offset: u64, bytes: u64) -> u64 {
         let len = bytes.min(self.journal.page_memory.bytes());
         self.open_send(Role::Metadata, OpKind::Read, offset, len);
         len
@@ -419,7 +437,7 @@ impl<S: Stores> Disk<S> {
         let result = op.status();
         let role = Tag::parse(op.tag()).map_or(Role::Metadata, |tag| tag.role);
         let journal = &mut self.journal;
-        let home = if op.kind() == OpKind::Flush {
+        let home = if matches!(op.kind(), OpKind::Flush | OpKind::Grow) {
             journal.ops.put(op).is_ok()
         } else {
             journal.page_memory.receive(&mut journal.ops, op)

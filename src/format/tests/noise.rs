@@ -150,7 +150,7 @@ fn noise_is_a_value_or_an_error() {
         }
         let cut = noise.below(4097) as usize;
         let _ = choose_slot(&slot, &slot[..cut], &Limits::FORMAT);
-        let _ = Header2011::parse(&slot);
+        let _ = read_header(&slot, &Limits::FORMAT);
         let _ = Dialect::detect(&slot[..cut]);
         let _ = table::check_page(&slot[..cut], noise.next() as u32, noise.next() as u32, 9);
         let _ = bitmap::check_page(&slot[..cut], noise.next() as u32, noise.edgy());

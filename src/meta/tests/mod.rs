@@ -54,6 +54,7 @@ fn header(disk_bytes: u64, table: bool, base_bytes: u64) -> Header {
 pub(crate) fn carve(arena: &mut Arena, header: &Header) -> Map {
     let pages = header.page_counts().total() as usize;
     let size = MapSize {
+        sealed_bytes: 0,
         page_bytes: pages * PAGE_BYTES,
         sum_bytes: header.checksum_bytes as usize,
         page_count: pages,

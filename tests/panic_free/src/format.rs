@@ -4,13 +4,16 @@ use fvd::format::journal::{
     MapRecord, Record, RecordBounds, Records, StoreRecord, UnitFlags, UnitView, UnitWriter,
     burned_seq, commit_units_max, parse_unit, records_per_unit, slot_of, units_for,
 };
+use fvd::format::old::{
+    CleanMark, OLD_HEADER_BYTES, OldRecord, OldRecords, decode_old_entry, mask_old_entries,
+};
 use fvd::format::page::{
     ChecksumArray, PageCounts, PageKind, page_checksum, read_checksum, write_checksum,
 };
 use fvd::format::table::{self, TableEntry};
 use fvd::format::{
-    ChosenSlot, Dialect, Feature, Features, FeaturesIter, FormatError, Header, Header2011, ImageId,
-    Limits, MetadataBytes, Name, PAGE_BYTES, Region, Regions, SLOT_BYTES, bitmap, choose_slot,
+    ChosenSlot, Dialect, Feature, Features, FeaturesIter, FormatError, Header, ImageId,
+    Limits, MetadataBytes, Name, PAGE_BYTES, Region, Regions, SLOT_BYTES, bitmap, choose_slot, read_header,
 };
 use fvd::units::{BlockIndex, ChunkIndex, GuestOffset, Shape, StoreChunk};
 
@@ -21,6 +24,10 @@ fn next_feature(features: &mut FeaturesIter) -> Option<Feature> {
 }
 
 fn next_record(records: &mut Records<'static>) -> Option<Check<Record>> {
+    records.next()
+}
+
+fn next_old_record(records: &mut OldRecords<'static>) -> Option<OldRecord<'static>> {
     records.next()
 }
 
@@ -39,7 +46,16 @@ keep! {
     fn(&Header, u64, Option<u64>) -> Check<Regions> = Header::validate;
     fn(&[u8], &[u8], &Limits) -> Check<ChosenSlot> = choose_slot;
     fn(&[u8]) -> Option<Dialect> = Dialect::detect;
-    fn(&[u8]) -> Check<Header2011> = Header2011::parse;
+    fn(&[u8], &Limits) -> Check<ChosenSlot> = read_header;
+    fn(&Header, &mut [u8; OLD_HEADER_BYTES]) -> Check<()> = Header::encode_old;
+    fn(&mut [u8], u32) = mask_old_entries;
+    fn(u32) -> TableEntry = decode_old_entry;
+    fn(Dialect) -> bool = Dialect::is_old;
+    fn(&OldRecords<'static>) -> bool = OldRecords::is_broken;
+    fn(&Header) -> Option<CleanMark> = Header::clean_mark;
+    fn(&Header) -> u64 = Header::metadata_end;
+    fn(&CleanMark, &mut [u8], u64) = CleanMark::write;
+    fn(&mut OldRecords<'static>) -> Option<OldRecord<'static>> = next_old_record;
     fn(&Region) -> Option<u64> = Region::end;
     fn(&Region) -> u32 = Region::pages;
     fn(&[u8]) -> Option<Name> = Name::new;
@@ -62,6 +78,9 @@ keep! {
     fn(&mut [u8], u64, u32, u16) = bitmap::write_group;
     fn(&[u8], u64) -> bool = bitmap::read_bit;
     fn(&mut [u8], u64) = bitmap::set_bit;
+    fn(&[u8], u64, u64) -> u64 = bitmap::run_len;
+    fn(&mut [u8], u64, u64) -> bool = bitmap::set_range;
+    fn(&[u8], u64) -> u64 = bitmap::count_set;
     fn(&[u8], u32, u64) -> Check<()> = bitmap::check_page;
     fn(&PageCounts, PageKind, u32) -> Option<u32> = PageCounts::number;
     fn(&PageCounts, u32) -> Option<(PageKind, u32)> = PageCounts::locate;
@@ -92,6 +111,9 @@ keep! {
 // Units of place and size.
 keep! {
     fn(u64, u64, u64) -> Option<Shape> = Shape::new;
+    fn(u64, u64, u64) -> Option<Shape> = Shape::loose;
+    fn(&Shape) -> bool = Shape::is_grouped;
+    fn(&Shape, ChunkIndex) -> GuestOffset = Shape::chunk_end;
     fn(&Shape) -> u32 = Shape::chunk_count;
     fn(&Shape, u64) -> u64 = Shape::blocks_covering;
     fn(&Shape, GuestOffset) -> ChunkIndex = Shape::chunk_of;
