@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use fvd::device::DeviceError;
-use fvd::format::{Dialect, FormatError};
+use fvd::format::FormatError;
 
 use crate::file;
 
@@ -42,8 +42,6 @@ pub enum ImageError {
     File(file::OpenError),
     /// The file can not be read or written.
     Io(io::Error),
-    /// It is an image, of a dialect that this program does not know yet.
-    OtherDialect(Dialect),
     /// It is no image, or a damaged one.
     Format(FormatError),
     /// The image can not be opened for another reason.
@@ -83,7 +81,6 @@ impl fmt::Display for ImageError {
         match self {
             ImageError::File(error) => error.fmt(f),
             ImageError::Io(error) => error.fmt(f),
-            ImageError::OtherDialect(dialect) => write!(f, "unsupported: an image of {dialect}"),
             ImageError::Format(error) => error.fmt(f),
             ImageError::Open(error) => error.fmt(f),
             ImageError::Missing { part, name } => {

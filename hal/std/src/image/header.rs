@@ -5,9 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use fvd::format::{
-    Dialect, FormatError, HEADER_BYTES, Header, Limits, SLOT_BYTES, choose_slot, slot_faults,
-};
+use fvd::format::{FormatError, HEADER_BYTES, Header, Limits, SLOT_BYTES, slot_faults};
 
 use super::error::ImageError;
 use crate::file;
@@ -66,11 +64,7 @@ pub(super) fn read_from(mut file: &File) -> Result<HeaderFile, ImageError> {
         return Err(ImageError::File(file::OpenError::NotAStore));
     };
     let start = read_start(file)?;
-    let (first, second) = start.split_at(start.len().min(SLOT_BYTES));
-    if let Some(dialect @ (Dialect::Reference | Dialect::Spec2011)) = Dialect::detect(first) {
-        return Err(ImageError::OtherDialect(dialect));
-    }
-    let chosen = choose_slot(first, second, &Limits::FORMAT)?;
+    let chosen = fvd::format::read_header(&start, &Limits::FORMAT)?;
     Ok(HeaderFile {
         header: chosen.header,
         both_slots_valid: chosen.other_valid,

@@ -4,10 +4,12 @@
 //! anywhere, and a name in it could be any file of the host.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use fvd::format::{Header, Text};
+use fvd::format::{Dialect, Header, Text};
 
 use super::error::{ImageError, Part};
 
@@ -78,6 +80,7 @@ impl Parts {
         let format = BaseFormat::of_label(core.base_format.as_bytes());
         match (resolve(image, &core.base_name), format) {
             (None, _) => self.absent(Part::Base, &core.base_name),
+            (Some(path), None) if unnamed_raw(&path, header) => Ok(Some((path, BaseFormat::Raw))),
             (Some(_), None) => Err(ImageError::UnknownFormat(core.base_format.to_string())),
             (Some(path), Some(format)) => Ok(Some((path, format))),
         }
@@ -120,6 +123,17 @@ impl Parts {
             ..Parts::default()
         }
     }
+}
+
+/// Whether a base that an image of 2011 names without a format is taken as raw. Their own reader looks
+/// at the base's content; here that can only lead to a refusal, never to another format.
+fn unnamed_raw(path: &Path, header: &Header) -> bool {
+    let unnamed = header.dialect.is_old() && header.core.base_format.is_empty();
+    let mut start = [0; 8];
+    unnamed
+        && !File::open(path)
+            .and_then(|mut file| file.read_exact(&mut start))
+            .is_ok_and(|()| Dialect::detect(&start).is_some())
 }
 
 /// The file that a name in an image means: relative to the image's folder.

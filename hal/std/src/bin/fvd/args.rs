@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fvd::format::Dialect;
 
 use crate::failure::Failure;
 use crate::output;
@@ -86,7 +87,7 @@ pub(crate) struct ShapeArgs {
     /// Unit of copy-on-write
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "64K")]
     pub(crate) block_size: u64,
-    /// Unit of allocation: 1 to 16 blocks
+    /// Unit of allocation: 1 to 16 blocks; in an old dialect any number of 4K
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "1M")]
     pub(crate) chunk_size: u64,
     /// Size of the journal: auto, none or SIZE
@@ -258,6 +259,20 @@ pub(crate) enum Format {
 pub(crate) enum DialectChoice {
     /// Version 2
     Fvd2,
+    /// The written specification of 2011, version 1
+    Spec2011,
+    /// The reference implementation of 2011
+    Reference,
+}
+
+impl DialectChoice {
+    pub(crate) const fn dialect(self) -> Dialect {
+        match self {
+            DialectChoice::Fvd2 => Dialect::Fvd2,
+            DialectChoice::Spec2011 => Dialect::Spec2011,
+            DialectChoice::Reference => Dialect::Reference,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -335,8 +350,12 @@ fn text_of(error: &clap::Error) -> String {
 /// What clap can not say about combinations of options.
 fn check(verb: &Verb) -> Result<(), Failure> {
     match verb {
-        Verb::Create(args) => check_shape(&args.shape, args.base.is_some()),
+        Verb::Create(args) => {
+            check_identity(&args.shape, "--base-id", args.base_id)?;
+            check_shape(&args.shape, args.base.is_some())
+        }
         Verb::Convert(args) if args.target_format == Format::Fvd => {
+            check_identity(&args.shape, "--target-base-id", args.target_base_id)?;
             check_shape(&args.shape, args.target_base.is_some())
         }
         Verb::Convert(args) => {
@@ -361,8 +380,20 @@ fn check(verb: &Verb) -> Result<(), Failure> {
     }
 }
 
+/// The old dialects have no place for what a base is known by.
+fn check_identity(shape: &ShapeArgs, option: &str, id: Option<[u8; 16]>) -> Result<(), Failure> {
+    if id.is_some() && shape.dialect != DialectChoice::Fvd2 {
+        return usage(format!("{option} needs --dialect fvd2"));
+    }
+    Ok(())
+}
+
 fn check_shape(shape: &ShapeArgs, base: bool) -> Result<(), Failure> {
-    let needed = shape.table == Switch::On || base;
+    let old = shape.dialect != DialectChoice::Fvd2;
+    if old && shape.detect_zeroes {
+        return usage("--detect-zeroes needs --dialect fvd2".into());
+    }
+    let needed = (shape.table == Switch::On || base) && !old;
     if shape.journal_size == JournalSize::None && needed {
         return usage("--journal-size none needs --table off and no base".into());
     }
@@ -435,7 +466,9 @@ mod tests {
             "create --base-format fvd disk.fvd 1G",
             "convert -O raw --target-base b src dst",
             "convert -f qcow2 src dst",
-            "create --dialect reference disk.fvd 1G",
+            "create --dialect qcow2 disk.fvd 1G",
+            "create --dialect reference --detect-zeroes --base b disk.fvd",
+            "create --dialect spec2011 --base b --base-id 00112233445566778899aabbccddeeff d.fvd",
             "create --prefetch-delay -1 --base b disk.fvd",
             "create --preallocation metadata disk.fvd 1G",
             "create --store-size all disk.fvd 1G",
@@ -445,5 +478,6 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         assert!(parse("create --journal-size none --table off disk.fvd 1G").is_ok());
+        assert!(parse("create --dialect reference --journal-size none disk.fvd 1G").is_ok());
     }
 }

@@ -76,11 +76,13 @@ struct Info {
     host_bytes: u64,
     snapshots: Vec<()>,
     grow_unit: u64,
+    /// Bytes of a journal unit.
     journal_unit: u32,
     copy_on_read: bool,
     prefetch_delay: Option<i64>,
-    image_id: String,
-    generation: u64,
+    /// Null in the dialects of 2011, which have no ids.
+    image_id: Option<String>,
+    generation: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -107,10 +109,11 @@ impl Info {
     fn new(found: &HeaderFile, allocated_bytes: Option<u64>) -> Info {
         let header = &found.header;
         let core = &header.core;
+        let old = header.dialect.is_old();
         let delay = core.copy.prefetch_start_delay_s;
         Info {
-            dialect: "fvd2",
-            version: 2,
+            dialect: header.dialect.name(),
+            version: if old { 1 } else { 2 },
             virtual_size: core.virtual_bytes,
             block_size: core.block_bytes,
             chunk_size: core.chunk_bytes,
@@ -131,11 +134,11 @@ impl Info {
             host_bytes: found.host_bytes,
             snapshots: Vec::new(),
             grow_unit: core.grow_bytes.map_or(0, NonZeroU64::get),
-            journal_unit: header.atomic_unit,
+            journal_unit: if old { 512 } else { header.atomic_unit },
             copy_on_read: core.copy.copy_on_read,
             prefetch_delay: (delay >= 0).then_some(delay),
-            image_id: size::show_id(header.image_id.0),
-            generation: header.generation,
+            image_id: (!old).then(|| size::show_id(header.image_id.0)),
+            generation: (!old).then_some(header.generation),
         }
     }
 }
@@ -220,7 +223,10 @@ impl fmt::Display for Info {
         for (name, bytes) in regions {
             line(&format!("  {name}:"), &size::show(bytes))?;
         }
-        line("image id:", &self.image_id)
+        match &self.image_id {
+            Some(id) => line("image id:", id),
+            None => Ok(()),
+        }
     }
 }
 

@@ -161,6 +161,7 @@ fn params(wanted: &Wanted) -> Result<CreateParams, Failure> {
     let shape = wanted.shape;
     let id = image::random().doing(|| "cannot choose an image id")?;
     let mut params = CreateParams::new(wanted.size, ImageId(id));
+    params.dialect = shape.dialect.dialect();
     params.block_bytes = shape.block_size;
     params.chunk_bytes = shape.chunk_size;
     params.table = shape.table == Switch::On;
