@@ -8,7 +8,7 @@ use fvd::buffer::Op;
 use fvd::create::CREATE_ARENA_BYTES;
 use fvd::device::{BlockDevice, Geometry, When};
 use fvd::format::{
-    BaseParams, CreateParams, FormatName, Header, ImageId, JournalChoice, Limits, Name,
+    BaseParams, CreateParams, Dialect, FormatName, Header, ImageId, JournalChoice, Limits, Name,
     StoreChoice, plan_layout,
 };
 use fvd::open::{OpenOptions, Opening, PROBE_ARENA_BYTES, Probe};
@@ -39,6 +39,11 @@ fn params(setup: &Setup, device_bytes: u64) -> CreateParams {
         u64::from(setup.guest_sectors) * SECTOR_U64,
         ImageId(*b"fvd-sim test run"),
     );
+    params.dialect = match setup.dialect {
+        0 => Dialect::Fvd2,
+        1 => Dialect::Spec2011,
+        _ => Dialect::Reference,
+    };
     params.block_bytes = u64::from(setup.block_sectors) * SECTOR_U64;
     params.chunk_bytes = u64::from(setup.chunk_sectors) * SECTOR_U64;
     params.table = setup.table != 0;
@@ -64,6 +69,9 @@ fn params(setup: &Setup, device_bytes: u64) -> CreateParams {
     };
     params.grow_bytes = NonZeroU64::new(u64::from(setup.growing) * 2 * params.chunk_bytes);
     params.external_data = setup.two_devices != 0;
+    if params.external_data && params.dialect.is_old() {
+        params.data_file = Name::new(b"data").unwrap_or_default();
+    }
     params
 }
 

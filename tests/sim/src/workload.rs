@@ -192,6 +192,8 @@ setup! {
     'b' block_sectors = 2;
     /// Sectors in a chunk.
     'c' chunk_sectors = 4;
+    /// The dialect: 0 for version 2, 1 for the written specification of 2011, 2 for the reference.
+    'D' dialect = 0;
     /// Units of the journal.
     'j' journal_units = 8;
     /// 1 if there is a table, 0 for the raw-like layout.
