@@ -270,8 +270,10 @@ fn block_geometry(
 /// question.
 fn discard_limits(target: &Target, id: FileId, geometry: &Geometry) -> Option<DiscardLimits> {
     let regular = matches!(id, FileId::Regular(..));
+    // The file may be longer than what counts of it.
     let beyond = geometry
         .capacity_bytes
+        .max(target.len_at_open())
         .next_multiple_of(u64::from(PAGE_BYTES));
     if geometry.read_only || !regular || !target.can_punch(beyond) {
         return None;
