@@ -234,6 +234,8 @@ mod bugs {
         LastCommitTrusted "g=B8;s=w0,f/;T=5" 0
         NewerSlotTrusted "g=-;s=w0/w0,f;T=5" 0
         RewriteNotFlushed "g=-;s=w0,f,k/w0,f;T=5" 0
+        BitBeforeEntry "g=DB8;s=w0,f/" 0
+        EntryNotFlushedBeforeBit "g=DB8;s=w0,f/" 0
     }
 
     /// Variants that turned out to be harmless, and why.
