@@ -399,8 +399,9 @@ impl<D: BlockDevice> Create<D> {
     }
 
     /// Gives device and memory back, with the outcome. Before [`Create::poll`] was ready, the outcome
-    /// is `Cancelled` and there is no image.
-    pub fn finish(self) -> Created<D> {
+    /// is `Cancelled` and there is no image; an operation that the device was too busy to take is
+    /// taken back.
+    pub fn finish(mut self) -> Created<D> {
         let over = self.step == Step::Ended && !self.in_flight;
         let cancelled = CreateError::Device(DeviceError::Cancelled);
         let result = match self.error {
@@ -408,6 +409,9 @@ impl<D: BlockDevice> Create<D> {
             None if over => Ok(()),
             None => Err(cancelled),
         };
+        if let Some(op) = self.parked.take() {
+            self.on_op(op);
+        }
         let memory = match (self.unused, self.parts) {
             (Some(memory), _) => Some(memory),
             (

@@ -54,14 +54,28 @@ impl<S: Stores> Disk<S> {
         }
     }
 
-    /// Ends without writing anything more, as a power cut would, but waits for operations in flight
-    /// to come home so that the memory can be given back. Requests that wait end as `Poisoned`.
+    /// Ends without sending anything more, as a power cut would, but waits for operations in flight
+    /// to come home so that the memory can be given back. Requests that have anything left to send
+    /// end as `Poisoned`. It does not wait for a device to have room: operations that it refused as
+    /// `Busy` are taken back.
     pub fn abandon(mut self) -> Closing<S> {
-        self.closing = true;
-        self.poison();
+        self.give_up();
         Closing {
             disk: self,
             phase: Phase::Draining,
+        }
+    }
+
+    /// From now on nothing is sent; what no device has is taken back, and fails.
+    fn give_up(&mut self) {
+        self.closing = true;
+        self.abandoned = true;
+        self.poison();
+        for _ in 0..self.parked.len() {
+            let Some(op) = self.parked.pop_front() else {
+                return;
+            };
+            self.take_back(op);
         }
     }
 }
@@ -117,6 +131,14 @@ impl<S: Stores> Closing<S> {
         }
     }
 
+    /// Gives up a close that takes too long, as [`Disk::abandon`] does.
+    pub fn abandon(self) -> Closing<S> {
+        if self.phase == Phase::Ended {
+            return self;
+        }
+        self.disk.abandon()
+    }
+
     /// The next request that ended, in any order.
     pub fn reap(&mut self) -> Option<Op> {
         self.disk.reap()
@@ -158,6 +180,17 @@ impl<S: Stores> Disk<S> {
     /// Whether no operation of the journal is in flight.
     fn journal_ops_home(&self) -> bool {
         self.journal.ops.free_count() == crate::journal::JOURNAL_OPS as usize
+    }
+
+    /// Takes a disk apart that never opened.
+    pub(crate) fn dismantle_unopened(mut self) -> (S, Option<&'static mut [MaybeUninit<u8>]>) {
+        self.give_up();
+        for _ in 0..self.refused.len() {
+            if let Some(op) = self.refused.pop_front() {
+                let _ = self.on_completion(op);
+            }
+        }
+        self.dismantle()
     }
 
     /// Takes the disk apart. The memory is `None` if a device kept a part of it.

@@ -151,6 +151,8 @@ pub struct Disk<S: Stores> {
     pub(crate) queued_writes: u16,
     /// No request is accepted any more.
     pub(crate) closing: bool,
+    /// No operation is sent any more.
+    pub(crate) abandoned: bool,
     /// Polls that returned a completion straight away since the phases last ran.
     pub(crate) polls: u8,
     pub(crate) open_op: OpenOp,

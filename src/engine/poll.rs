@@ -235,9 +235,13 @@ impl<S: Stores> Disk<S> {
         Step::InFlight
     }
 
-    /// Sends an operation; one that the device has no room for waits its turn.
+    /// Sends an operation; one that the device has no room for waits its turn. An abandoned disk
+    /// sends nothing.
     #[inline]
     pub(crate) fn send(&mut self, role: Role, op: Op) {
+        if self.abandoned {
+            return self.take_back(op);
+        }
         if !self.parked.is_empty() {
             return self.parked.push_back(op);
         }
@@ -245,6 +249,14 @@ impl<S: Stores> Disk<S> {
         if let Err(op) = self.stores.submit(role, op) {
             self.on_refusal(op, false);
         }
+    }
+
+    /// Fails an operation that no device has, because the disk was abandoned.
+    #[cold]
+    pub(super) fn take_back(&mut self, mut op: Op) {
+        op.complete(Err(DeviceError::Poisoned));
+        self.refused.push_back(op);
+        self.work.insert(Work::READY);
     }
 
     /// Returns whether the device is full.

@@ -44,6 +44,7 @@ pub(super) fn assemble<S: Stores>(
             exclusive_count: 0,
             queued_writes: 0,
             closing: false,
+            abandoned: false,
             polls: 0,
             open_op: OpenOp::NONE,
             stats: Stats::default(),

@@ -376,7 +376,8 @@ impl<S: Stores> Opening<S> {
     ///
     /// # Errors
     /// Why the image can not be opened, with devices and memory. Before [`Opening::poll`] was ready,
-    /// the operation in flight counts as failed and the memory as lost.
+    /// an operation in flight counts as failed and the memory as lost; those that the device was too
+    /// busy to take are taken back.
     pub fn finish(self) -> Result<Disk<S>, OpenFailure<S>> {
         let not_ready = OpenError::Device {
             role: Role::Metadata,
@@ -386,7 +387,7 @@ impl<S: Stores> Opening<S> {
             Body::Disk(disk) if self.step == Step::Ready && self.error.is_none() => {
                 return Ok(disk);
             }
-            Body::Disk(disk) => disk.dismantle(),
+            Body::Disk(disk) => disk.dismantle_unopened(),
             Body::Unused(stores, memory) => (stores, memory),
         };
         let error = self.error.unwrap_or(not_ready);

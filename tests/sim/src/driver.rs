@@ -262,7 +262,7 @@ impl<S: Stores> Machine<S> {
     fn abandon(&mut self, home: &mut dyn FnMut(Op)) {
         let mut closing = match core::mem::take(&mut self.session) {
             Session::Open(disk) => disk.abandon(),
-            Session::Closing(closing) => closing,
+            Session::Closing(closing) => closing.abandon(),
             // Their memory is lost, which only a failed run pays for.
             Session::Ended | Session::Probing(_) | Session::Opening(_) => return,
         };
