@@ -12,8 +12,8 @@ use fvd::format::page::{
 };
 use fvd::format::table::{self, TableEntry};
 use fvd::format::{
-    ChosenSlot, Dialect, Feature, Features, FeaturesIter, FormatError, Header, ImageId,
-    Limits, MetadataBytes, Name, PAGE_BYTES, Region, Regions, SLOT_BYTES, bitmap, choose_slot, read_header,
+    ChosenSlot, Dialect, Feature, Features, FeaturesIter, FormatError, Header, ImageId, Limits,
+    MetadataBytes, Name, PAGE_BYTES, Region, Regions, SLOT_BYTES, bitmap, choose_slot, read_header,
 };
 use fvd::units::{BlockIndex, ChunkIndex, GuestOffset, Shape, StoreChunk};
 
