@@ -141,10 +141,9 @@ impl<S: Stores> Disk<S> {
             return;
         };
         slot.outstanding -= 1;
-        match status {
-            Status::Failed(error) => slot.fail(error),
-            Status::Done if home => {}
-            Status::Done | Status::Pending => slot.fail(DeviceError::Protocol),
+        if status != Status::Done || !home {
+            // Its data may be fine, but nothing is acknowledged any more (law 9).
+            slot.fail(DeviceError::Poisoned);
         }
         self.wake_slot(tag.slot);
     }
