@@ -95,7 +95,8 @@ impl Harm {
 
     /// No request is in flight.
     pub(super) fn settle(&self) -> Outcomes {
-        if self.operations > 0 && self.requests == 0 {
+        // Once a fatal one has struck, whatever ends badly may be answered `Poisoned`.
+        if self.operations > 0 && self.requests == 0 && !self.fatal {
             return Err(broken("F2", "a failed operation failed no request"));
         }
         Ok(())
