@@ -84,14 +84,11 @@ impl Client {
         flags: OpFlags,
     ) -> Option<Op> {
         let slot = self.requests.iter().position(Option::is_none)?;
-        let mut op = self.pool.take(Head {
-            kind,
-            flags,
-            status: Status::Pending,
-            offset: (ticket.first * SECTOR) as u64,
-            len: (ticket.count * SECTOR) as u64,
-            tag: slot as u64,
-        })?;
+        let (offset, len) = (ticket.first * SECTOR, ticket.count * SECTOR);
+        let head = Head::new(kind, offset as u64, len as u64);
+        let mut op = self
+            .pool
+            .take(head.with_flags(flags).with_tag(slot as u64))?;
         let mut loan = None;
         if matches!(kind, OpKind::Read | OpKind::Write) {
             let buffer = self.buffer(ticket.count * SECTOR);

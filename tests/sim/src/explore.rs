@@ -14,7 +14,6 @@ use crate::memory::Memory;
 use crate::oracle::Oracle;
 use crate::sector::{SectorId, Sectors, SharedSectors};
 use crate::session::{Failure, Level, Moments, Random, Shared, Stats, run};
-use crate::stamp::Value;
 use crate::workload::Setup;
 
 /// Distinct sectors kept between runs before the store is cut back (about 130 MB).
@@ -251,23 +250,11 @@ impl<E: Engine> Explorer<E> {
         self.levels.len() - 1
     }
 
-    fn fresh_oracle(&self) -> Oracle {
-        let setup = &self.shared.case.setup;
-        let base = setup.base_sectors as usize;
-        Oracle::new(setup.guest_sectors as usize, |sector| {
-            if sector < base {
-                Value::BASE
-            } else {
-                Value::ZERO
-            }
-        })
-    }
-
     fn run_once(&mut self, choices: Choices) -> Result<Choices, Failure> {
         if self.sectors.borrow().len() > SECTORS_MAX {
             self.sectors.borrow_mut().truncate(self.mark);
         }
-        let oracle = self.fresh_oracle();
+        let oracle = Oracle::of_new_disk(&self.shared.case.setup);
         self.shared.stats.runs += 1;
         if let Some(level) = self.levels.first_mut() {
             level.load(&self.images, &oracle);

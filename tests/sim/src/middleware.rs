@@ -8,7 +8,7 @@
 use core::marker::PhantomData;
 
 use fvd::buffer::{Arena, Head, Op, OpPool};
-use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Status, When};
+use fvd::device::{BlockDevice, DeviceError, Geometry, OpKind, Status, When};
 use fvd::units::Instant;
 
 use crate::disk::SimDisk;
@@ -126,14 +126,9 @@ impl<M: Middleware> Engine for Alone<M> {
     }
 
     fn close(&mut self) {
-        let op = self.pool.take(Head {
-            kind: OpKind::Flush,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: 0,
-            len: 0,
-            tag: CLOSE_TAG,
-        });
+        let op = self
+            .pool
+            .take(Head::new(OpKind::Flush, 0, 0).with_tag(CLOSE_TAG));
         if let Some(op) = op
             && let Err(op) = self.submit(op)
         {

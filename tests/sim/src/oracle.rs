@@ -17,6 +17,7 @@
 use crate::crash::Tear;
 use crate::sector::mix;
 use crate::stamp::Value;
+use crate::workload::Setup;
 
 /// Moments are counted, one per begin and end of a request.
 type Moment = u32;
@@ -134,6 +135,19 @@ impl Oracle {
             past: Vec::new(),
             flush_cut: 0,
         }
+    }
+
+    /// A new disk of a kind: it shows its base, and zeros beyond.
+    #[must_use]
+    pub fn of_new_disk(setup: &Setup) -> Oracle {
+        let base = setup.base_sectors as usize;
+        Oracle::new(setup.guest_sectors as usize, |sector| {
+            if sector < base {
+                Value::BASE
+            } else {
+                Value::ZERO
+            }
+        })
     }
 
     /// Guest sectors.

@@ -1,8 +1,9 @@
 //! Every deliberately wrong variant of the engine is caught, and the right one is not accused in the
-//! same places. One test, since the switch is one for the whole process.
+//! same places. One test runs them all, since the switch is one for the whole process.
 
 #![cfg(feature = "_seeded-bugs")]
 
+use fvd::seeded::Bug;
 use fvd_sim::case::Replay;
 use fvd_sim::driver::Fvd;
 use fvd_sim::explore::{Explorer, Limits};
@@ -10,6 +11,16 @@ use fvd_sim::hunt::{ALL, hunt, search};
 
 /// States that a known place has to show its bug in.
 const STATES_MAX: u64 = 50_000;
+
+#[test]
+fn every_seeded_bug_is_looked_for() {
+    // `repair_bugs.rs` looks for it.
+    let elsewhere = [Bug::TailsMendedInPlace];
+    for bug in Bug::ALL {
+        let known = ALL.iter().any(|known| known.bug == *bug);
+        assert!(known || elsewhere.contains(bug), "{bug:?}");
+    }
+}
 
 #[test]
 fn every_seeded_bug_is_caught_and_replays() {

@@ -50,17 +50,6 @@ pub(crate) struct Rig {
     images: Vec<Vec<SectorId>>,
 }
 
-fn fresh_oracle(setup: &Setup) -> Oracle {
-    let base = setup.base_sectors as usize;
-    Oracle::new(setup.guest_sectors as usize, |sector| {
-        if sector < base {
-            Value::BASE
-        } else {
-            Value::ZERO
-        }
-    })
-}
-
 impl Rig {
     /// A new image, not opened.
     pub(crate) fn formatted(setup: &str) -> Rig {
@@ -76,7 +65,7 @@ impl Rig {
             devices,
             engine,
             client: Client::new(),
-            oracle: fresh_oracle(&setup),
+            oracle: Oracle::of_new_disk(&setup),
             bus,
             now: Instant::ZERO,
             ended: Vec::new(),
@@ -98,7 +87,7 @@ impl Rig {
         for (device, image) in self.devices.stores().zip(&self.images) {
             device.load(image);
         }
-        self.oracle = fresh_oracle(&self.setup);
+        self.oracle = Oracle::of_new_disk(&self.setup);
         self.open().expect("a new image opens");
     }
 

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use fvd::buffer::{Arena, Head, Lease, LentOp, Op, OpPool};
-use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Status, When};
+use fvd::device::{BlockDevice, DeviceError, Geometry, OpKind, Status, When};
 use fvd::units::Instant;
 use fvd_sim::crash::{Zone, Zones};
 use fvd_sim::engine::{Devices, Engine, Event, Plan, arena_memory};
@@ -241,14 +241,8 @@ impl Remap {
     }
 
     fn head(kind: OpKind, sector: usize, count: usize, tag: u64) -> Head {
-        Head {
-            kind,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: (sector * SECTOR) as u64,
-            len: (count * SECTOR) as u64,
-            tag,
-        }
+        let (offset, len) = (sector * SECTOR, count * SECTOR);
+        Head::new(kind, offset as u64, len as u64).with_tag(tag)
     }
 
     fn page_op(&mut self, kind: OpKind, sector: usize) {
