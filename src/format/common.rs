@@ -131,6 +131,18 @@ impl Core {
     };
 }
 
+impl Core {
+    /// Refuses a header whose names are not known to their ends, since they can not be written.
+    pub(super) fn check_whole_names(&self) -> Result<(), FormatError> {
+        self.base_name.check_whole(Field::BaseImage)?;
+        self.base_format.check_whole(Field::BaseImageFormat)?;
+        self.data_file.check_whole(Field::DataFile)?;
+        self.data_file_format.check_whole(Field::DataFileFormat)?;
+        self.add_storage_command
+            .check_whole(Field::AddStorageCommand)
+    }
+}
+
 /// What ends a name in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Names {
@@ -149,7 +161,10 @@ impl Names {
     ) -> Result<(), FormatError> {
         match self {
             Names::Terminated => name.read_terminated(bytes, field),
-            Names::Bounded => name.read_bounded(bytes, field),
+            Names::Bounded => {
+                name.read_bounded(bytes);
+                Ok(())
+            }
         }
     }
 }

@@ -16,9 +16,12 @@ pub type Name = Text<255>;
 pub type FormatName = Text<15>;
 
 /// At most `MAX` bytes without a zero byte, in no particular encoding; `MAX` is at most 255.
+///
+/// Images of 2011 may have longer ones. Of those, this is the start: see [`Text::is_cut`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Text<const MAX: usize> {
     len: u8,
+    cut: bool,
     bytes: [u8; MAX],
 }
 
@@ -26,6 +29,7 @@ impl<const MAX: usize> Text<MAX> {
     /// No bytes: "none" for every name in a header.
     pub const EMPTY: Text<MAX> = Text {
         len: 0,
+        cut: false,
         bytes: [0; MAX],
     };
 
@@ -43,6 +47,13 @@ impl<const MAX: usize> Text<MAX> {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
+    }
+
+    /// Whether the image has a longer text than this, of which this is only the start: nothing to
+    /// open a file by.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// Whether there are no bytes.
@@ -63,17 +74,32 @@ impl<const MAX: usize> Text<MAX> {
         if !field.contains(&0) {
             return Err(FormatError::corrupt(which, length(field)));
         }
-        self.read_bounded(field, which)
-    }
-
-    /// Reads a field of version 1, where the end of the field also ends the name.
-    pub(super) fn read_bounded(&mut self, field: &[u8], which: Field) -> Result<(), FormatError> {
-        let name = field.split(|&byte| byte == 0).next().unwrap_or(&[]);
+        let name = until_zero(field);
         if self.set(name) {
             Ok(())
         } else {
             Err(FormatError::limit(which, length(name)))
         }
+    }
+
+    /// Reads a field of version 1, where the end of the field also ends the name. Of a name that is
+    /// longer than `MAX` it keeps the start: their writers allow it, and nothing here depends on it.
+    pub(super) fn read_bounded(&mut self, field: &[u8]) {
+        let name = until_zero(field);
+        let kept = name.get(..MAX).unwrap_or(name);
+        self.set(kept);
+        self.cut = kept.len() < name.len();
+    }
+
+    /// Refuses a text of which only the start is known.
+    pub(super) fn check_whole(&self, which: Field) -> Result<(), FormatError> {
+        if self.cut {
+            return Err(FormatError::limit(
+                which,
+                length(&self.bytes).saturating_add(1),
+            ));
+        }
+        Ok(())
     }
 
     /// Takes a name without a zero byte; `false` if it is too long. In place, because a header is
@@ -88,6 +114,7 @@ impl<const MAX: usize> Text<MAX> {
             rest.fill(0);
         }
         self.len = len;
+        self.cut = false;
         true
     }
 
@@ -98,6 +125,10 @@ impl<const MAX: usize> Text<MAX> {
             *target = *source;
         }
     }
+}
+
+fn until_zero(field: &[u8]) -> &[u8] {
+    field.split(|&byte| byte == 0).next().unwrap_or(&[])
 }
 
 fn length(bytes: &[u8]) -> u64 {
@@ -113,7 +144,8 @@ impl<const MAX: usize> Default for Text<MAX> {
 /// Escaped, so that a name can not move the cursor or start a line of its own.
 impl<const MAX: usize> fmt::Display for Text<MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().escape_ascii().fmt(f)
+        self.as_bytes().escape_ascii().fmt(f)?;
+        f.write_str(if self.cut { "..." } else { "" })
     }
 }
 

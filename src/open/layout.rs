@@ -53,7 +53,9 @@ impl Layout {
         if header.has_external_data() == S::SHARED {
             return Err(OpenError::DataDevice { wanted: S::SHARED });
         }
-        if metadata.atomic_write_bytes > header.atomic_unit {
+        // In place, a page may share an atomic unit with others: every mixture of both is right.
+        let shares = !header.dialect.is_old();
+        if shares && metadata.atomic_write_bytes > header.atomic_unit {
             let value = u64::from(metadata.atomic_write_bytes);
             let problem = GeometryProblem::AtomicWrite;
             return Err(OpenError::Geometry {

@@ -4,10 +4,10 @@
 
 mod common;
 #[allow(dead_code, unreachable_pub)]
-#[path = "reference/golden.rs"]
+#[path = "old/golden.rs"]
 mod golden;
 #[allow(dead_code, unreachable_pub)]
-#[path = "reference/second.rs"]
+#[path = "old/second.rs"]
 mod second;
 
 use std::fs;

@@ -107,8 +107,10 @@ impl Header {
     ///
     /// # Errors
     ///
-    /// `Unsupported` for version 2, which has slots instead; see [`Header::encode`].
+    /// `Unsupported` for version 2, which has slots instead; see [`Header::encode`]. `Limit` for a
+    /// header read from an image with names of which only the start is known.
     pub fn encode_old(&self, start: &mut [u8; OLD_HEADER_BYTES]) -> Result<(), FormatError> {
+        self.core.check_whole_names()?;
         match self.dialect {
             Dialect::Reference => reference::write(self, start),
             Dialect::Spec2011 => spec2011::write(self, start),

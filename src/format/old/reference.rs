@@ -37,7 +37,7 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
         dialect: Dialect::Reference,
         ..Header::NONE
     };
-    read(raw, &mut header.core)?;
+    read(raw, &mut header.core);
     let compact = raw.compact_image.get() != 0;
     let recorded = rules::Recorded {
         bitmap_bytes: raw.bitmap_size.get(),
@@ -53,23 +53,18 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
     Ok(header)
 }
 
-fn read(raw: &RawReference, core: &mut Core) -> Result<(), FormatError> {
+fn read(raw: &RawReference, core: &mut Core) {
     core.virtual_bytes = raw.virtual_disk_size.get();
-    core.data_file
-        .read_bounded(&raw.data_file, Field::DataFile)?;
-    core.data_file_format
-        .read_bounded(&raw.data_file_fmt, Field::DataFileFormat)?;
-    core.base_name
-        .read_bounded(&raw.base_img, Field::BaseImage)?;
-    core.base_format
-        .read_bounded(&raw.base_img_fmt, Field::BaseImageFormat)?;
+    core.data_file.read_bounded(&raw.data_file);
+    core.data_file_format.read_bounded(&raw.data_file_fmt);
+    core.base_name.read_bounded(&raw.base_img);
+    core.base_format.read_bounded(&raw.base_img_fmt);
     core.base_bytes = raw.base_img_size.get();
     core.bitmap.offset = raw.bitmap_offset.get();
     core.block_bytes = u64::from(raw.block_size.get());
     core.chunk_bytes = raw.chunk_size.get();
     core.grow_bytes = NonZeroU64::new(raw.storage_grow_unit.get());
-    core.add_storage_command
-        .read_bounded(&raw.add_storage_cmd, Field::AddStorageCommand)?;
+    core.add_storage_command.read_bounded(&raw.add_storage_cmd);
     core.journal = Region {
         offset: raw.journal_offset.get(),
         bytes: raw.journal_size.get(),
@@ -78,7 +73,6 @@ fn read(raw: &RawReference, core: &mut Core) -> Result<(), FormatError> {
     core.base_fully_prefetched = raw.all_data_in_fvd_img.get() != 0 && core.base_bytes != 0;
     core.need_zero_init = raw.need_zero_init.get() != 0;
     core.copy = read_copy(raw);
-    Ok(())
 }
 
 fn read_copy(raw: &RawReference) -> CopySettings {

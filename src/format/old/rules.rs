@@ -38,7 +38,7 @@ pub(super) fn complete(header: &mut Header, recorded: &Recorded) -> Result<(), F
         header.features.incompatible |= Features::EXTERNAL_DATA;
     }
     core.data_offset = recorded.data_offset;
-    if core.data_offset >= OFFSET_LIMIT {
+    if core.data_offset >= OFFSET_LIMIT || !core.data_offset.is_multiple_of(SECTOR_BYTES) {
         return Err(FormatError::corrupt(Field::OldDataOffset, core.data_offset));
     }
     // The table must exist for the shape to be looked for; its size follows from the shape.

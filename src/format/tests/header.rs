@@ -318,12 +318,22 @@ fn header_of_2011_is_read_to_the_end_of_its_fields() {
     image[3316..].fill(0xFF);
     image[2088..2104].fill(b'f');
     let parse = |image: &[u8]| read_header(image, &Limits::FORMAT).map(|found| found.header);
-    let header = parse(&image);
+    // Of a text that is longer than what is kept, the start is known, and that there is more.
+    let header = parse(&image).unwrap();
+    let format = header.core.base_format;
     assert_eq!(
-        header.unwrap_err(),
+        (format.as_bytes(), format.is_cut()),
+        (&[b'f'; 15][..], true)
+    );
+    assert_eq!(format.to_string(), "fffffffffffffff...");
+    let mut again = [0; 8192];
+    assert_eq!(
+        header.encode_old(&mut again).unwrap_err(),
         FormatError::limit(Field::BaseImageFormat, 16)
     );
+    assert_eq!(again, [0; 8192]);
     image[2103] = 0;
+    assert!(!parse(&image).unwrap().core.base_format.is_cut());
     let header = parse(&image[..7412]).unwrap();
     assert_eq!(header.core.base_format.as_bytes(), [b'f'; 15]);
     assert_eq!(

@@ -136,6 +136,7 @@ keep! {
     fn(&Features) -> u64 = Features::unknown_autoclear;
     fn(&Region) -> bool = Region::exists;
     fn(&Name) -> bool = Name::is_empty;
+    fn(&Name) -> bool = Name::is_cut;
     fn(SlotIndex) -> u64 = SlotIndex::offset;
     fn(SlotIndex) -> SlotIndex = SlotIndex::other;
     fn(ChecksumArray) -> ChecksumArray = ChecksumArray::other;

@@ -59,7 +59,8 @@ pub struct Parts {
     /// Use the base even if its size or identity is not the one on record.
     pub accept_base: bool,
     /// Do without parts that are not given: their bytes can not be read then. For a look at the
-    /// metadata alone.
+    /// metadata alone. A data file of 2011 is always needed: nothing else says how long it is, which
+    /// bounds what a table may say.
     pub allow_absent: bool,
 }
 
@@ -98,6 +99,7 @@ impl Parts {
         let name = &header.core.data_file;
         match resolve(image, name).filter(|_| self.follow_names) {
             Some(path) => Ok(Some(path)),
+            None if header.dialect.is_old() => Err(missing(Part::DataFile, name)),
             None => self.absent(Part::DataFile, name),
         }
     }
@@ -110,8 +112,7 @@ impl Parts {
         if self.allow_absent {
             return Ok(None);
         }
-        let name = (!name.is_empty()).then(|| name.to_string());
-        Err(ImageError::Missing { part, name })
+        Err(missing(part, name))
     }
 
     /// How the parts of the base are found: by name or not at all.
@@ -125,6 +126,11 @@ impl Parts {
     }
 }
 
+fn missing<const MAX: usize>(part: Part, name: &Text<MAX>) -> ImageError {
+    let name = (!name.is_empty()).then(|| name.to_string());
+    ImageError::Missing { part, name }
+}
+
 /// Whether a base that an image of 2011 names without a format is taken as raw. Their own reader looks
 /// at the base's content; here that can only lead to a refusal, never to another format.
 fn unnamed_raw(path: &Path, header: &Header) -> bool {
@@ -136,9 +142,10 @@ fn unnamed_raw(path: &Path, header: &Header) -> bool {
             .is_ok_and(|()| Dialect::detect(&start).is_some())
 }
 
-/// The file that a name in an image means: relative to the image's folder.
+/// The file that a name in an image means: relative to the image's folder. `None` without a name, and
+/// for one that is not known to its end.
 fn resolve<const MAX: usize>(image: &Path, name: &Text<MAX>) -> Option<PathBuf> {
-    if name.is_empty() {
+    if name.is_empty() || name.is_cut() {
         return None;
     }
     let folder = image.parent().unwrap_or(Path::new(""));

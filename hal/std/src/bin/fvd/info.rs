@@ -35,7 +35,8 @@ pub(crate) fn run(args: &InfoArgs) -> Result<u8, Failure> {
 /// came from anywhere must not use up the memory.
 const METADATA_BYTES_MAX: u64 = 1 << 30;
 
-/// Bytes of the store that hold guest data; `None` while somebody else has the image open.
+/// Bytes of the store that hold guest data; `None` while somebody else has the image open, and where
+/// that can not be known without the data file.
 fn allocated_bytes(args: &InfoArgs, header: &Header) -> Result<Option<u64>, ImageError> {
     if header.metadata_bytes().total() > METADATA_BYTES_MAX {
         return Ok(None);
@@ -50,7 +51,7 @@ fn allocated_bytes(args: &InfoArgs, header: &Header) -> Result<Option<u64>, Imag
             let bytes = image.usage().allocated_bytes;
             image.close(&mut driver).map(|()| Some(bytes))
         }
-        Err(ImageError::File(OpenError::Locked)) => Ok(None),
+        Err(ImageError::File(OpenError::Locked) | ImageError::Missing { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -68,8 +69,8 @@ struct Info {
     features: Vec<String>,
     clean: bool,
     metadata_bytes: MetadataInfo,
-    /// Bytes of the store that hold guest data; null while somebody else has the image open, and for
-    /// an image that is too large to be counted.
+    /// Bytes of the store that hold guest data; null while somebody else has the image open, for an
+    /// image that is too large to be counted, and for one of 2011 with a data file.
     allocated_bytes: Option<u64>,
     file_size: u64,
     /// What the file takes on its file system; all of a block device.

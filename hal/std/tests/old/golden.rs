@@ -1,16 +1,20 @@
-//! Images that the reference made, each in a folder of its own.
+//! Images that others made, each in a folder of its own: those of the reference, and those that a
+//! script made from the written specification.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
 
+use fvd_std::file::OpenError;
 use fvd_std::image::{Access, BaseFormat, Image, ImageError, Parts};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::{Bench, outside};
 
-/// One line of `MANIFEST.tsv`, with the image unpacked.
+/// An image and what is known of it: for one of the reference, its line of `MANIFEST.tsv`.
 pub struct Golden {
     pub name: String,
     pub intended: String,
@@ -22,16 +26,45 @@ pub struct Golden {
     folder: TempDir,
 }
 
-fn images() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/images/reference")
+/// Where the images are of `reference` or `spec2011`.
+pub fn images(dialect: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/images")
+        .join(dialect)
 }
 
-/// The names of all images of a class, or an empty list if they can not be unpacked here.
+fn can_unpack() -> bool {
+    outside("tar").is_some() && outside("xz").is_some()
+}
+
+fn read_json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).expect("description");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The names of all images of the written specification, good ones or those with an `error`; an
+/// empty list if they can not be unpacked here.
+pub fn spec_names(good: bool) -> Vec<String> {
+    let folder = images("spec2011");
+    let entries = fs::read_dir(&folder).expect("folder");
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.expect("entry").file_name().into_string().ok())
+        .filter_map(|name| name.strip_suffix(".json").map(String::from))
+        .filter(|name| read_json(&folder.join(format!("{name}.json")))["error"].is_null() == good)
+        .filter(|_| can_unpack())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The names of all images of the reference of a class, or an empty list if they can not be unpacked
+/// here.
 pub fn names(good: bool) -> Vec<String> {
-    if outside("tar").is_none() || outside("xz").is_none() {
+    if !can_unpack() {
         return Vec::new();
     }
-    let manifest = fs::read_to_string(images().join("MANIFEST.tsv")).expect("manifest");
+    let manifest = images("reference").join("MANIFEST.tsv");
+    let manifest = fs::read_to_string(manifest).expect("manifest");
     let lines = manifest
         .lines()
         .skip(1)
@@ -44,28 +77,47 @@ pub fn names(good: bool) -> Vec<String> {
 }
 
 impl Golden {
-    /// Unpacks an image.
+    /// Unpacks an image of the reference.
     pub fn unpack(name: &str) -> Golden {
-        let manifest = fs::read_to_string(images().join("MANIFEST.tsv")).expect("manifest");
+        let manifest = images("reference").join("MANIFEST.tsv");
+        let manifest = fs::read_to_string(manifest).expect("manifest");
         let line = manifest
             .lines()
             .find(|line| line.split('\t').next() == Some(name));
         let fields: Vec<&str> = line.expect("a line of its own").split('\t').collect();
+        Golden {
+            intended: fields[3].into(),
+            after_rw: fields[5].into(),
+            unclean: fields[2] == "1",
+            ..Golden::of("reference", name)
+        }
+    }
+
+    /// Unpacks an image of the written specification.
+    pub fn unpack_spec(name: &str) -> Golden {
+        let golden = Golden::of("spec2011", name);
+        Golden {
+            intended: golden.json["sha256"].as_str().expect("a hash").into(),
+            unclean: golden.json["unclean"] == true,
+            ..golden
+        }
+    }
+
+    fn of(dialect: &str, name: &str) -> Golden {
         let folder = tempfile::tempdir().expect("temporary folder");
         let done = Command::new("tar")
             .arg("-xJf")
-            .arg(images().join(format!("{name}.tar.xz")))
+            .arg(images(dialect).join(format!("{name}.tar.xz")))
             .arg("-C")
             .arg(folder.path())
             .status();
         assert!(done.expect("tar").success(), "{name}");
-        let json = fs::read_to_string(images().join(format!("{name}.json"))).expect("description");
         Golden {
             name: name.into(),
-            intended: fields[3].into(),
-            after_rw: fields[5].into(),
-            unclean: fields[2] == "1",
-            json: serde_json::from_str(&json).expect("JSON"),
+            intended: String::new(),
+            after_rw: String::new(),
+            unclean: false,
+            json: read_json(&images(dialect).join(format!("{name}.json"))),
             by_name: false,
             folder,
         }
@@ -107,7 +159,14 @@ impl Golden {
     }
 
     pub fn open(&self, bench: &mut Bench, access: Access) -> Result<Image, ImageError> {
-        Image::open(&mut bench.driver, &self.path(), access, &self.parts())
+        for _ in 0..500 {
+            match Image::open(&mut bench.driver, &self.path(), access, &self.parts()) {
+                // A process that another test is just about to start has this one's files until then.
+                Err(ImageError::File(OpenError::Locked)) => sleep(Duration::from_millis(10)),
+                result => return result,
+            }
+        }
+        Err(ImageError::File(OpenError::Locked))
     }
 
     /// What the base shows; empty without one.
