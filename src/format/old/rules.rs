@@ -143,8 +143,8 @@ pub(in crate::format) fn journal_bytes_for_table(entries: u64) -> u64 {
         .next_multiple_of(PAGE_BYTES_U64)
 }
 
-/// The largest unit that a device may write all or nothing: what is written in place are whole pages,
-/// which start at multiples of 512 at least.
+/// The largest logical block that a device may have: what is written in place are whole pages, which
+/// start at multiples of 512 at least.
 fn write_unit(header: &Header) -> u32 {
     let core = &header.core;
     let aligned = |region: Region| region.offset.is_multiple_of(PAGE_BYTES_U64);
