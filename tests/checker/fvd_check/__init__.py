@@ -17,4 +17,5 @@ the specification that they follow.
 | `tables` | pages, checksums, replay in memory, table and bitmap (§5, §6, §8) |
 | `mapping` | what a guest reads where (§2) |
 | `cli` | the command line |
+| `batch` | many images in one process |
 """

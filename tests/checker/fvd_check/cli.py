@@ -4,10 +4,10 @@ import argparse
 import json
 import sys
 
-from . import journal, rules
+from . import batch, journal, rules
 from .header import choose
 from .mapping import Mapping
-from .report import COULD_NOT_CHECK, Refused, Report
+from .report import CLEAN, COULD_NOT_CHECK, Refused, Report
 from .source import Source
 from .tables import Tables
 
@@ -59,13 +59,19 @@ def say(report: Report, extents: list[dict] | None, options: argparse.Namespace)
 
 def main() -> int:
     parser = Parser(prog="fvd_check", description="Checks an FVD image of version 2 by its specification alone.")
-    parser.add_argument("image", metavar="IMAGE", help="the image; it is only read")
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help="the image; it is only read")
     parser.add_argument("--data-file", metavar="FILE", help="the data area's file, for an image with one of its own")
     parser.add_argument("--base-size", metavar="BYTES", type=int, help="size of the base's device, for --dump")
     parser.add_argument("--json", action="store_true", help="findings as JSON")
     parser.add_argument("--dump", action="store_true", help="the guest's mapping as JSON; null if there is none")
+    parser.add_argument("--batch", action="store_true", help="images on standard input instead; see batch.py")
     parser.epilog = "Exit codes: 0 clean, 2 corrupt, 1 could not check, 64 wrong usage. Names in IMAGE stay unopened."
     options = parser.parse_args()
+    if options.batch:
+        batch.serve(check, sys.stdin.buffer, sys.stdout)
+        return CLEAN
+    if options.image is None:
+        parser.error("no IMAGE")
 
     report = Report()
     extents = None

@@ -26,3 +26,22 @@ class Source:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+class Held(Source):
+    """A device whose bytes are in memory."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.path = name
+        self._content = content
+        self.size = len(content) - len(content) % 512
+
+    def read(self, offset: int, length: int) -> bytes:
+        part = self._content[offset : offset + length]
+        if len(part) < length:
+            missing = length - len(part)
+            raise OSError(f"{self.path}: ends at byte {offset + len(part)}, {missing} more were wanted")
+        return part
+
+    def close(self) -> None:
+        self._content = b""

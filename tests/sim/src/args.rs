@@ -13,7 +13,9 @@ use fvd_sim::explore::Limits;
     name = "fvd-sim",
     about = "A simulated disk that loses power, and an oracle that knows what a guest may see then",
     after_help = "LINE is what a failure prints, or the part of it before `c=`; docs/TESTING.md \
-                  explains the letters.\nExit codes: 0 no violation, 1 some, 2 could not run."
+                  explains the letters.\nExit codes: 0 nothing was found and all was run; 1 a violation, a \
+                  seeded bug that was not caught, or too few states; 2 could not run; 3 nothing was \
+                  found, but a campaign ran out of time before all of its plan was run."
 )]
 pub(crate) struct CommandLine {
     #[command(subcommand)]

@@ -10,17 +10,20 @@ mod report;
 pub mod row;
 
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::driver::Fvd;
 use crate::explore::{Explorer, Limits};
 use crate::memory::Memory;
+use crate::opinion::Python;
+use crate::session::Auditor;
 use crate::shrink::shrink;
 use machine::{Machine, processor_seconds};
-use plan::Plan;
-pub use report::{Hunt, Report, RowReport};
+use plan::{Group, Plan};
+pub use report::{Hunt, Outcome, Report, RowReport};
 use row::Row;
 
 /// How far a campaign has come; any thread may look.
@@ -39,7 +42,7 @@ pub struct Progress {
 /// Runs a plan with `threads` searches at the same time, until `until` at the longest.
 ///
 /// # Errors
-/// A row that is not understood.
+/// A row that is not understood, or no second checker where there has to be one.
 pub fn run(
     plan: &Plan,
     threads: usize,
@@ -47,21 +50,29 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Report, String> {
     let start = Instant::now();
-    let groups = plan.groups()?;
-    let next = AtomicUsize::new(0);
+    let machine = Machine::here();
+    let queue = Mutex::new(Queue::new(plan)?);
     let done = Mutex::new(vec![None; plan.rows.len()]);
+    let two_checkers = Python::start()?.is_some();
     let work = || {
-        while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut memory = Memory::new(plan.keys_max);
-            for index in group {
-                let (report, used) = run_row(&plan.rows[*index], memory, until, progress);
-                memory = used;
+        let mut auditor = match Python::start() {
+            Ok(Some(second)) => Some(Auditor::new(Box::new(second), plan.checked_every)),
+            _ => None,
+        };
+        while let Some((group, mut memory)) = queue.lock().ok().and_then(|mut queue| queue.take()) {
+            for index in &group.rows {
+                let mut hands = (memory, auditor);
+                let report = run_row(&plan.rows[*index], &mut hands, until, progress);
+                (memory, auditor) = hands;
                 if let (Ok(report), Ok(mut ended)) = (&report, progress.ended.lock()) {
                     ended.push(report.clone());
                 }
                 if let Ok(mut done) = done.lock() {
                     done[*index] = Some(report);
                 }
+            }
+            if let Ok(mut queue) = queue.lock() {
+                queue.give_back(&group, memory);
             }
         }
     };
@@ -74,33 +85,69 @@ pub fn run(
     let rows: Vec<RowReport> = done.into_iter().flatten().collect::<Result<_, _>>()?;
     Ok(Report {
         plan: plan.name.into(),
-        machine: Machine::here(),
+        machine,
         threads,
         states: rows.iter().map(|row| row.states).sum(),
         states_min: plan.states_min,
+        complete: rows.iter().all(RowReport::is_complete),
+        two_checkers,
         rows,
         hunt: None,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-/// Runs one row, and hands the memory of states on.
+/// Groups that nobody has begun. Those of one disk run one after the other.
+struct Queue {
+    keys_max: usize,
+    groups: VecDeque<Group>,
+    busy: HashSet<String>,
+    /// Memories of disks of which more groups will come.
+    memories: HashMap<String, Memory>,
+}
+
+impl Queue {
+    fn new(plan: &Plan) -> Result<Queue, String> {
+        Ok(Queue {
+            keys_max: plan.keys_max,
+            groups: plan.groups()?.into(),
+            busy: HashSet::new(),
+            memories: HashMap::new(),
+        })
+    }
+
+    /// The next group and the memory of its disk. Groups of a disk that is busy are left to whoever is
+    /// busy with it.
+    fn take(&mut self) -> Option<(Group, Memory)> {
+        let is_free = |group: &Group| !self.busy.contains(&group.disk);
+        let index = self.groups.iter().position(is_free)?;
+        let group = self.groups.remove(index)?;
+        self.busy.insert(group.disk.clone());
+        let memory = self.memories.remove(&group.disk);
+        Some((group, memory.unwrap_or_else(|| Memory::new(self.keys_max))))
+    }
+
+    fn give_back(&mut self, group: &Group, memory: Memory) {
+        self.busy.remove(&group.disk);
+        if self.groups.iter().any(|other| other.disk == group.disk) {
+            self.memories.insert(group.disk.clone(), memory);
+        }
+    }
+}
+
+/// Runs one row; the memory of states and the auditor are handed on.
 fn run_row(
     row: &Row,
-    memory: Memory,
+    (memory, auditor): &mut (Memory, Option<Auditor>),
     until: Option<Instant>,
     progress: &Progress,
-) -> (Result<RowReport, String>, Memory) {
+) -> Result<RowReport, String> {
     let (start, started) = (Instant::now(), processor_seconds());
-    let case = match row.case() {
-        Ok(case) => case,
-        Err(why) => return (Err(why), memory),
-    };
-    let mut explorer = match Explorer::<Fvd>::new(&case, &Limits::default()) {
-        Ok(explorer) => explorer,
-        Err(why) => return (Err(format!("{}: {why}", row.line)), memory),
-    };
-    explorer.set_memory(memory);
+    let case = row.case()?;
+    let mut explorer = Explorer::<Fvd>::new(&case, &Limits::default())
+        .map_err(|why| format!("{}: {why}", row.line))?;
+    explorer.set_memory(core::mem::take(memory));
+    explorer.set_auditor(auditor.take());
     let mut report = RowReport {
         what: row.what.into(),
         line: row.line.into(),
@@ -142,12 +189,16 @@ fn run_row(
     report.seconds = start.elapsed().as_secs_f64();
     let spent = started.and_then(|started| Some(processor_seconds()? - started));
     report.processor_seconds = spent.unwrap_or(report.seconds);
-    let described = visited.and_then(|()| {
-        report.workloads_planned = row.workloads()?;
-        report.bound = row.bound()?;
-        Ok(report)
-    });
-    (described, explorer.take_memory())
+    *memory = explorer.take_memory();
+    *auditor = explorer.set_auditor(None);
+    if let Some(auditor) = auditor {
+        report.checked = core::mem::take(&mut auditor.agreed);
+        report.checked_corrupt = core::mem::take(&mut auditor.corrupt);
+    }
+    visited?;
+    report.workloads_planned = row.workloads()?;
+    report.bound = row.bound()?;
+    Ok(report)
 }
 
 #[cfg(feature = "_seeded-bugs")]

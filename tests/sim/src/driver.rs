@@ -1,5 +1,8 @@
 //! `fvd` as the engine under test. Everything that this crate knows of its interface is here.
 
+mod examine;
+
+use core::any::TypeId;
 use core::mem::MaybeUninit;
 use core::num::NonZeroU64;
 use core::task::Poll;
@@ -20,8 +23,10 @@ use crate::crash::{Zone, Zones};
 use crate::disk::SimDisk;
 use crate::engine::{DATA, Devices, Engine, Event, METADATA, Plan, arena_memory};
 use crate::middleware::{Direct, Middleware};
+use crate::opinion::Examined;
 use crate::sector::SECTOR;
 use crate::workload::Setup;
+use examine::examine;
 
 const SECTOR_U64: u64 = SECTOR as u64;
 
@@ -359,6 +364,10 @@ pub struct FvdOn<M: Middleware> {
 }
 
 impl<M: Middleware> Engine for FvdOn<M> {
+    fn command() -> Option<&'static str> {
+        (TypeId::of::<M>() == TypeId::of::<Direct>()).then_some("fvd-sim replay")
+    }
+
     fn plan(setup: &Setup) -> Option<Plan> {
         let header = header(setup)?;
         let core = &header.core;
@@ -466,6 +475,23 @@ impl<M: Middleware> Engine for FvdOn<M> {
 
     fn abandon(&mut self, home: &mut dyn FnMut(Op)) {
         each!(&mut self.kind, machine => machine.abandon(home));
+    }
+
+    fn examine(setup: &Setup, devices: &Devices) -> Option<Examined> {
+        // The second checker knows version 2 only, and journals that the format allows.
+        if setup.dialect != 0 || setup.journal_units < 4 {
+            return None;
+        }
+        let metadata = M::over(devices.metadata.clone());
+        let data = devices.data.clone().map(M::over);
+        Some(match (data, devices.base.clone()) {
+            (None, None) => examine(setup, One(metadata)),
+            (None, Some(base)) => examine(setup, WithBase::new(One(metadata), base)),
+            (Some(data), None) => examine(setup, Two::new(metadata, data)),
+            (Some(data), Some(base)) => {
+                examine(setup, WithBase::new(Two::new(metadata, data), base))
+            }
+        })
     }
 
     fn lost(&mut self) -> Option<String> {

@@ -12,6 +12,7 @@ use fvd::units::Instant;
 
 use crate::crash::Zones;
 use crate::disk::{Bus, Fill, Schedule, SimDisk};
+use crate::opinion::Examined;
 use crate::sector::{SECTOR, SectorId};
 use crate::stamp::{CANARY, Value, stamp};
 use crate::workload::Setup;
@@ -161,6 +162,12 @@ pub enum Event {
 /// Life of an engine: `new`, then any number of sessions. A session begins with `open` and ends with
 /// [`Event::Closed`], [`Event::Failed`] or `abandon`.
 pub trait Engine {
+    /// The command that replays a line of this engine, if there is one.
+    #[must_use]
+    fn command() -> Option<&'static str> {
+        None
+    }
+
     /// How a setup is laid out. `None` if the engine does not do such setups.
     fn plan(setup: &Setup) -> Option<Plan>;
 
@@ -200,6 +207,13 @@ pub trait Engine {
     /// Ends the session at once and hands back the requests that the engine still holds. The devices
     /// have been severed and have returned every op.
     fn abandon(&mut self, home: &mut dyn FnMut(Op));
+
+    /// What the engine's own checker says of the image that the devices hold, which complete everything
+    /// in order. `None` if it has none, or there is no second one for such images.
+    fn examine(setup: &Setup, devices: &Devices) -> Option<Examined> {
+        let _ = (setup, devices);
+        None
+    }
 
     /// What of its memory the engine could not get back when sessions ended, since the last call.
     fn lost(&mut self) -> Option<String> {

@@ -13,7 +13,7 @@ use crate::engine::{BASE, DATA, Engine, METADATA, Plan};
 use crate::memory::Memory;
 use crate::oracle::Oracle;
 use crate::sector::{SectorId, Sectors, SharedSectors};
-use crate::session::{Failure, Level, Moments, Random, Shared, Stats, run};
+use crate::session::{Audit, Auditor, Failure, Level, Moments, Random, Shared, Stats, run};
 use crate::workload::Setup;
 
 /// Distinct sectors kept between runs before the store is cut back (about 130 MB).
@@ -120,6 +120,8 @@ impl<E: Engine> Explorer<E> {
                 open_ops_max: plan.open_ops_max,
                 fault_struck: false,
                 preparing: false,
+                audit: Audit::new::<E>(&Bus::default(), &case.setup, &plan),
+                audited: false,
             },
             plan,
             cut_short: false,
@@ -133,6 +135,10 @@ impl<E: Engine> Explorer<E> {
     fn build(&mut self) -> Result<(), String> {
         let case = &self.shared.case;
         let bus = Bus::new(&self.sectors);
+        let auditor = self.shared.audit.set(None);
+        self.shared.audit = Audit::new::<E>(&bus, &case.setup, &self.plan);
+        self.shared.audit.set(auditor);
+        let case = &self.shared.case;
         let count = case.sessions.len() + 1;
         self.levels.clear();
         for _ in 0..count {
@@ -352,6 +358,12 @@ impl<E: Engine> Explorer<E> {
         self.cut_short
     }
 
+    /// From now on, shows a sample of the states to two checkers, before and after recovery. They must
+    /// agree, or that is a violation of R12. Returns who did it so far.
+    pub fn set_auditor(&mut self, auditor: Option<Auditor>) -> Option<Auditor> {
+        self.shared.audit.set(auditor)
+    }
+
     /// Goes on with what another explorer of the same kind of disk has seen.
     pub fn set_memory(&mut self, memory: Memory) {
         self.shared.memory = memory;
@@ -405,13 +417,7 @@ impl<E: Engine> Explorer<E> {
 
     fn found(&mut self, failure: Failure) -> Found {
         self.rebuild();
-        Found {
-            replay: Replay {
-                case: self.shared.case.clone(),
-                path: failure.path.clone(),
-            },
-            failure,
-        }
+        Found::new::<E>(&self.shared.case, failure)
     }
 }
 
@@ -422,15 +428,37 @@ pub struct Found {
     pub replay: Replay,
     /// What is wrong.
     pub failure: Failure,
+    /// What replays a line of the engine: a command, or the type of the engine if there is none.
+    pub by: Result<&'static str, &'static str>,
+}
+
+impl Found {
+    /// A failure of a case.
+    #[must_use]
+    pub fn new<E: Engine>(case: &Case, failure: Failure) -> Found {
+        Found {
+            replay: Replay {
+                case: case.clone(),
+                path: failure.path.clone(),
+            },
+            failure,
+            by: E::command().ok_or_else(core::any::type_name::<E>),
+        }
+    }
 }
 
 impl core::fmt::Display for Found {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let violation = &self.failure.violation;
-        write!(
-            f,
-            "{}: {}\n  fvd-sim replay '{}'",
-            violation.rule, violation.detail, self.replay
-        )
+        writeln!(f, "{}: {}", violation.rule, violation.detail)?;
+        let line = &self.replay;
+        match self.by {
+            Ok(command) => write!(f, "  {command} '{line}'"),
+            Err(engine) => write!(
+                f,
+                "  {line}\n  again: let line: Replay = (the line above).parse()?; \
+                 Explorer::<{engine}>::new(&line.case, &Limits::default())?.replay(&line.path)"
+            ),
+        }
     }
 }

@@ -18,6 +18,7 @@
 //! | [`engine`] | what can be put under test |
 //! | [`session`], [`explore`], [`memory`] | running it, walking through all runs, and knowing what was seen |
 //! | [`driver`] | `fvd` itself as the engine under test |
+//! | [`opinion`] | what two checkers say of an image, who must agree |
 //! | [`middleware`] | a layer of yours, alone or below `fvd` |
 //! | [`shrink`] | the shortest line that still fails |
 //! | [`hunt`], [`campaign`] | the searches that are always the same: for known bugs, and for all of it |
@@ -44,6 +45,7 @@ pub mod hunt;
 pub mod medium;
 pub mod memory;
 pub mod middleware;
+pub mod opinion;
 pub mod oracle;
 pub mod sector;
 pub mod session;

@@ -7,16 +7,22 @@ use core::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use args::{CampaignArgs, Failing, LimitArgs, SearchArgs, Verb};
+use args::{CampaignArgs, CommandLine, Failing, LimitArgs, SearchArgs, Verb};
 use clap::Parser;
-use fvd_sim::campaign::{self, plan};
+use fvd_sim::campaign::{self, Outcome, plan};
 use fvd_sim::case::{Case, Replay};
 use fvd_sim::driver::Fvd;
 use fvd_sim::explore::{Explorer, Found, Limits};
+use fvd_sim::opinion::Python;
+use fvd_sim::session::Auditor;
 use fvd_sim::workload::{alphabet, parse_ops, sequences};
 
 fn replay(line: &Replay) -> Result<bool, String> {
     let mut explorer = Explorer::<Fvd>::new(&line.case, &Limits::default())?;
+    match Python::start()? {
+        Some(second) => drop(explorer.set_auditor(Some(Auditor::new(Box::new(second), 1)))),
+        None => eprintln!("SKIP: checkers not compared, python3 is not installed"),
+    }
     let (trace, failure) = explorer.replay(&line.path);
     trace.iter().for_each(|line| println!("{line}"));
     match &failure {
@@ -130,7 +136,7 @@ fn hunt_all() -> Result<Option<campaign::Hunt>, String> {
     Ok(None)
 }
 
-fn run_campaign(args: &CampaignArgs) -> Result<bool, String> {
+fn run_campaign(args: &CampaignArgs) -> Result<Outcome, String> {
     let mut plan = if args.long {
         plan::long()
     } else {
@@ -165,21 +171,29 @@ fn run_campaign(args: &CampaignArgs) -> Result<bool, String> {
     }
     let problems = report.problems();
     problems.iter().for_each(|problem| eprintln!("{problem}"));
-    Ok(problems.is_empty())
+    Ok(report.outcome())
 }
 
-fn main() -> ExitCode {
-    let args = args::CommandLine::parse();
-    let result = set_bug(args.bug.as_deref()).and_then(|()| match &args.verb {
+fn run_verb(args: &CommandLine) -> Result<Outcome, String> {
+    set_bug(args.bug.as_deref())?;
+    let found_nothing = match &args.verb {
         Verb::Replay { line } => replay(line),
         Verb::Run { line, limits } => run(&line.case, limits),
         Verb::Search(search_args) => search(search_args.line.case.clone(), search_args),
         Verb::Hunt { name } => hunt(name.as_deref()),
-        Verb::Campaign(args) => run_campaign(args),
-    });
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Verb::Campaign(args) => return run_campaign(args),
+    };
+    found_nothing.map(|nothing| match nothing {
+        true => Outcome::Passed,
+        false => Outcome::Failed,
+    })
+}
+
+fn main() -> ExitCode {
+    match run_verb(&CommandLine::parse()) {
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Ok(Outcome::CutShort) => ExitCode::from(3),
         Err(why) => {
             eprintln!("{why}");
             ExitCode::from(2)

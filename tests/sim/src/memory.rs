@@ -4,8 +4,10 @@
 //! allows. Two different states share a key with a chance of about 1 in 10,000 among fifty million;
 //! the second of them would then not be looked at.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+
+use crate::stamp::Value;
 
 /// Keys that are remembered unless told otherwise: at most 1.2 GiB.
 pub const KEYS_MAX: usize = 56_000_000;
@@ -46,6 +48,10 @@ pub enum Seen {
 pub struct Memory {
     keys: HashSet<u64, BuildHasherDefault<Mixed>>,
     keys_max: usize,
+    /// Of some states, the number of the contents that recovery showed.
+    shown: HashMap<u64, u32, BuildHasherDefault<Mixed>>,
+    numbers: HashMap<Vec<Value>, u32>,
+    contents: Vec<Vec<Value>>,
 }
 
 impl Default for Memory {
@@ -61,6 +67,9 @@ impl Memory {
         Memory {
             keys: HashSet::default(),
             keys_max,
+            shown: HashMap::default(),
+            numbers: HashMap::new(),
+            contents: Vec::new(),
         }
     }
 
@@ -80,9 +89,34 @@ impl Memory {
         }
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.keys.clear();
+    /// The number of what a whole disk reads.
+    pub fn contents(&mut self, values: &[Value]) -> u32 {
+        if let Some(number) = self.numbers.get(values) {
+            return *number;
+        }
+        let number = self.contents.len() as u32;
+        self.contents.push(values.to_vec());
+        self.numbers.insert(values.to_vec(), number);
+        number
+    }
+
+    /// What [`Memory::contents`] has numbered.
+    #[must_use]
+    pub fn values(&self, number: u32) -> Option<&[Value]> {
+        self.contents.get(number as usize).map(Vec::as_slice)
+    }
+
+    /// Remembers, if there is room, what recovery from a state showed.
+    pub fn show(&mut self, key: u64, contents: u32) {
+        if self.shown.len() < self.keys_max {
+            self.shown.insert(key, contents);
+        }
+    }
+
+    /// What recovery from a state showed, if that is remembered.
+    #[must_use]
+    pub fn shown(&self, key: u64) -> Option<u32> {
+        self.shown.get(&key).copied()
     }
 }
 

@@ -9,6 +9,8 @@
 //! Each outcome of a crash is a session of its own on the next `Level`, with its own disks and
 //! engine, while this session stays where it is. That is what makes nested crashes cheap.
 
+mod again;
+mod audit;
 mod drive;
 mod guest;
 mod harm;
@@ -27,6 +29,9 @@ use crate::memory::{Memory, Seen};
 use crate::oracle::{Oracle, Violation};
 use crate::sector::{SectorId, mix};
 use crate::stamp::Value;
+use again::Repeats;
+pub(crate) use audit::Audit;
+pub use audit::Auditor;
 use harm::Harm;
 
 /// Events in a row, or polls in vain, after which an engine counts as spinning.
@@ -80,6 +85,9 @@ pub(crate) struct Shared {
     pub(crate) fault_struck: bool,
     /// The part of a session before it counts: no crash, no choice, no fault.
     pub(crate) preparing: bool,
+    pub(crate) audit: Audit,
+    /// The next recovery is one that the auditor looks at.
+    pub(crate) audited: bool,
 }
 
 /// Decisions made at random.
@@ -148,6 +156,11 @@ pub(crate) struct Level<E> {
     bereft: bool,
     /// A read failed, and a tear excuses it.
     unreadable: bool,
+    /// The recovery after a power loss is under way.
+    recovering: bool,
+    /// Number of the contents that it ended in.
+    showed: Option<u32>,
+    repeats: Repeats,
 }
 
 impl<E: Engine> Level<E> {
@@ -185,6 +198,9 @@ impl<E: Engine> Level<E> {
             harm: Harm::new(plan.metadata_sectors),
             bereft: false,
             unreadable: false,
+            recovering: false,
+            showed: None,
+            repeats: Repeats::default(),
         }
     }
 
@@ -204,6 +220,8 @@ impl<E: Engine> Level<E> {
         self.toil = 0;
         self.looked_at = None;
         self.now = Instant::ZERO;
+        self.showed = None;
+        self.repeats.clear();
     }
 
     fn in_flight(&self) -> usize {
@@ -277,7 +295,11 @@ impl<E: Engine> Session<'_, E> {
         let depth = self.depth;
         self.level.bus.note(|| format!("session {depth}"));
         self.level.devices.set_schedule(Schedule::Manual);
-        self.open()?;
+        let audited = core::mem::take(&mut self.shared.audited);
+        self.level.recovering = self.is_repeatable();
+        let opened = self.open();
+        self.level.recovering = false;
+        opened?;
         if self.level.failed {
             return self.leave();
         }
@@ -286,12 +308,17 @@ impl<E: Engine> Session<'_, E> {
             self.prepare()?;
         } else {
             self.read_all(Purpose::Recover)?;
+            self.compare_repeats()?;
+            if audited {
+                self.audit_recovered()?;
+            }
             let seen = self.level.values.iter().copied();
             match self.shared.case.tear {
                 Tear::Metastable => self.level.oracle.restart_metastable(seen),
                 _ => self.level.oracle.restart(seen),
             }
             self.level.tightened += 1;
+            self.recover_again()?;
         }
         if let Some(steps) = self.shared.case.sessions.get(depth).cloned()
             && (depth == 0 || self.is_new())

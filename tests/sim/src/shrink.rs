@@ -122,13 +122,7 @@ impl<E: Engine> Shrinker<E> {
         if failure.violation.rule != self.best.failure.violation.rule {
             return false;
         }
-        self.best = Found {
-            replay: Replay {
-                case: case.clone(),
-                path: failure.path.clone(),
-            },
-            failure,
-        };
+        self.best = Found::new::<E>(case, failure);
         true
     }
 

@@ -111,6 +111,29 @@ fn a_clean_close_loses_nothing_on_two_devices() {
     every_sequence("g=t0B8d;s=/w0,f", 2, 0);
 }
 
+/// Where several contents are legal, the recovery of `fvd` chooses the same each time.
+#[test]
+fn a_recovery_of_fvd_that_was_cut_off_ends_in_the_same_contents() {
+    for line in [
+        "g=B8;s=w0,f,w0,w5/",
+        "g=B8d;s=w0,f,w0,w5/",
+        "g=B8j4E;s=w0,f,w4,w8/",
+        "g=t0B8;s=w0,f,w0,w5/",
+        "g=ux2;s=w0,f,d0+4,w8/",
+        "g=B8;s=w0,f,w4/;T=1",
+        "g=B8;s=w0,f,w4/;T=2",
+        "g=B8;s=w0,f,w4/;T=3",
+        "g=DB8;s=w0,f,w4/",
+    ] {
+        let case = line.parse::<Replay>().expect("legal").case;
+        let limits = Limits::default();
+        let mut explorer = Explorer::<Fvd>::new(&case, &limits).expect("formats");
+        if let Err(found) = explorer.run(&case, &limits) {
+            panic!("{found}");
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(
     debug_assertions,

@@ -26,5 +26,10 @@ fn a_careless_layer_is_caught_alone_and_below_fvd() {
     ] {
         let found = found.expect("a write is lost");
         assert_eq!(found.failure.violation.rule, "R1", "{found}");
+        // `fvd-sim` knows no engines but its own, so another way to run the line again is told.
+        let text = found.to_string();
+        assert!(!text.contains("fvd-sim replay"), "{text}");
+        assert!(text.contains(&found.replay.to_string()), "{text}");
+        assert!(text.contains("Careless>>::new(&line.case"), "{text}");
     }
 }

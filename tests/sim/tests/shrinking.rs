@@ -66,6 +66,30 @@ fn a_swallowed_flush_needs_two_steps() {
     assert_eq!(shrunk.steps.1, 2, "{shrunk}");
 }
 
+/// Random steps on `fvd` itself with a wrong variant of it. One test, since the switch is one for the
+/// whole process.
+#[test]
+#[cfg(feature = "_seeded-bugs")]
+fn long_lines_of_a_broken_fvd_become_short() {
+    use fvd::seeded::{Bug, set};
+    use fvd_sim::driver::Fvd;
+
+    for (bug, disk, most) in [
+        (Bug::StrictWithoutDataFlush, "g=v32B24;s=/w0,f", 3),
+        (Bug::CutAtEnd, "g=v32B24j4;s=/w0,f;q=2", 6),
+        (Bug::FloorNotReplayed, "g=v32;s=/w0,f", 4),
+        (Bug::RecoveryWithoutPages, "g=v32B24;s=/w0,f", 4),
+    ] {
+        set(Some(bug));
+        let found = find::<Fvd>(disk, 100);
+        let shrunk = shrunk::<Fvd>(&found);
+        set(None);
+        println!("{bug:?}: {shrunk}, in {} attempts", shrunk.attempts);
+        let (before, after) = shrunk.steps;
+        assert!(before > 20 && after <= most, "{bug:?}: {shrunk}");
+    }
+}
+
 #[test]
 fn what_does_not_fail_is_left_alone() {
     let mut found = find::<Remap>(&format!("g=v8bcB4V{};s=/w0", remap::NO_LAST_FLUSH), 100);

@@ -163,3 +163,48 @@ fn tears_of_unflushed_data_are_no_violation_and_those_of_flushed_data_are() {
         );
     }
 }
+
+fn run(line: &str) -> Option<Found> {
+    let case: Case = line.parse::<Replay>().expect("legal").case;
+    let limits = Limits::default();
+    let mut explorer = Explorer::<Remap>::new(&case, &limits).expect("formats");
+    explorer.run(&case, &limits).err().map(|found| *found)
+}
+
+/// Each of the contents is legal by itself (R4).
+#[test]
+fn contents_that_depend_on_where_recovery_was_cut_off_are_caught() {
+    assert!(run(&format!("g=v4V{};s=w0,f/", remap::RIGHT)).is_none());
+    let found = run(&format!("g=v4V{};s=w0,f/", remap::FORGETFUL)).expect("it forgets");
+    let violation = &found.failure.violation;
+    assert_eq!(violation.rule, "R4", "{found}");
+    // Value by value: what was written, and what was there before.
+    assert!(
+        violation.detail.contains("sector 0 holds write#0"),
+        "{found}"
+    );
+    let line: Replay = found.replay.to_string().parse().expect("printed");
+    let mut explorer = Explorer::<Remap>::new(&line.case, &Limits::default()).expect("legal");
+    let (_, failure) = explorer.replay(&line.path);
+    assert_eq!(failure.expect("again").violation, *violation);
+}
+
+#[test]
+fn contents_that_another_recovery_changes_are_caught() {
+    let path = |moment| format!("g=v4V{};s=w0,f;c=;k={moment}:0.1+1.1+2.1;c=", remap::FADES);
+    let failures = (0..12).filter_map(|moment| {
+        let line: Replay = path(moment).parse().expect("legal");
+        let mut explorer = Explorer::<Remap>::new(&line.case, &Limits::default()).expect("legal");
+        explorer.replay(&line.path).1
+    });
+    let found: Vec<String> = failures
+        .filter(|failure| failure.violation.rule == "R4")
+        .map(|failure| failure.violation.detail)
+        .collect();
+    assert!(
+        found
+            .iter()
+            .any(|detail| detail.contains("recovered again")),
+        "{found:?}"
+    );
+}

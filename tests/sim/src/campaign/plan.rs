@@ -16,6 +16,17 @@ pub struct Plan {
     pub states_min: u64,
     /// States that one kind of disk remembers.
     pub keys_max: usize,
+    /// One of this many unique states is shown to two checkers.
+    pub checked_every: u64,
+}
+
+/// Rows on one kind of disk, which run one after the other.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// Letters of the disk.
+    pub(super) disk: String,
+    /// Rows, by their place in the plan.
+    pub(super) rows: Vec<usize>,
 }
 
 impl Plan {
@@ -27,17 +38,25 @@ impl Plan {
         self.states_min = 0;
     }
 
-    /// Rows of the same kind of disk together, each group in the order of the plan.
-    pub(super) fn groups(&self) -> Result<Vec<Vec<usize>>, String> {
-        let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
-        for (index, row) in self.rows.iter().enumerate() {
-            let disk = row.case()?.setup.to_string();
-            match groups.iter_mut().find(|(known, _)| *known == disk) {
-                Some((_, rows)) => rows.push(index),
-                None => groups.push((disk, vec![index])),
+    /// Rows of the same kind of disk together, in the order of the plan; those that are required of all
+    /// disks come before the first that is not.
+    pub(super) fn groups(&self) -> Result<Vec<Group>, String> {
+        let mut all: Vec<Group> = Vec::new();
+        for required in [true, false] {
+            let first = all.len();
+            let rows = self.rows.iter().enumerate();
+            for (index, row) in rows.filter(|(_, row)| row.required == required) {
+                let disk = row.case()?.setup.to_string();
+                match all[first..].iter_mut().find(|group| group.disk == disk) {
+                    Some(group) => group.rows.push(index),
+                    None => all.push(Group {
+                        disk,
+                        rows: vec![index],
+                    }),
+                }
             }
         }
-        Ok(groups.into_iter().map(|(_, rows)| rows).collect())
+        Ok(all)
     }
 }
 
@@ -47,109 +66,260 @@ const REQUESTS: &str = "w0,w1,w3+2,f,z0+2,d0+4";
 /// Steps for disks that take long per step.
 const FEW: &str = "w0,w4,f,k,o";
 
-/// For every change: at least five million states, and every kind of row that there is.
+/// What a row is about, its case, its steps ("" for the whole alphabet), and by how many steps it is
+/// shorter than others of its kind.
+type Line = (&'static str, &'static str, &'static str, usize);
+
+fn rows(length: usize, lines: &[Line]) -> impl Iterator<Item = Row> {
+    let row = move |(what, line, steps, less): &Line| Row::of(what, line, steps, length - less);
+    lines.iter().map(row)
+}
+
+/// For every change: all sequences of up to three steps with two crashes on every kind of disk, at
+/// least five million states, and every kind of row that there is.
 #[must_use]
 pub fn quick() -> Plan {
-    let mut rows = every_sequence(3);
-    rows.extend(nested(1));
-    rows.extend(prepared(3));
-    rows.extend(torn(3));
-    rows.extend(failing(2));
-    rows.extend(orders());
-    rows.extend(long_random(1));
+    let mut all: Vec<Row> = rows(3, KINDS).collect();
+    all.extend(nested(1));
+    all.extend(rows(3, PREPARED));
+    all.extend(rows(3, TORN));
+    all.extend(failing(2));
+    all.extend(orders());
+    all.extend(long_random(1));
     Plan {
         name: "quick",
-        rows,
+        rows: all,
         states_min: 5_000_000,
         keys_max: KEYS_MAX,
+        checked_every: 20_000,
     }
 }
 
-/// For long nights.
+/// For long nights: all sequences of up to five steps on twelve kinds of disk, three crashes one in the
+/// other for up to two steps, all torn models; then as far as there is time.
 #[must_use]
 pub fn long() -> Plan {
-    let mut rows = Vec::new();
-    for line in ["g=v8;s=", "g=v8B4;s=", "g=v8B4d;s=", "g=v8t0B4;s="] {
-        rows.push(Row::all("all sequences, one crash", line, 5));
-    }
-    for line in [
-        "g=v8;s=/w0,f",
-        "g=v8B4;s=/w0,f",
-        "g=v8B4d;s=/w0,f",
-        "g=v8t0B4;s=/w0,f",
-    ] {
-        rows.push(Row::all("all sequences, two crashes", line, 4));
-    }
-    rows.extend(nested(2));
-    rows.extend(torn(4));
-    rows.extend(every_sequence(4));
-    rows.extend(prepared(4));
-    rows.extend(failing(3));
-    rows.extend(orders());
-    rows.extend(long_random(20));
+    let mut all: Vec<Row> = rows(5, FIVE_STEPS).collect();
+    all.extend(rows(2, THREE_CRASHES));
+    all.extend(rows(4, TORN));
+    let mut all: Vec<Row> = all.into_iter().map(Row::required).collect();
+    all.extend(nested(2));
+    all.extend(failing(3));
+    all.extend(orders());
+    all.extend(long_random(20));
+    all.extend(rows(4, KINDS));
+    all.extend(rows(4, PREPARED));
     Plan {
         name: "long",
-        rows,
+        rows: all,
         states_min: 0,
         keys_max: KEYS_MAX,
+        checked_every: 20_000,
     }
 }
 
-/// Each kind of disk, a probe after the crash, and a second crash anywhere in recovery or probe.
-fn every_sequence(length: usize) -> Vec<Row> {
-    // Long ones first, so that no thread is left alone with one at the end.
-    [
-        (
-            "used device with secrets, zeroed by writing",
-            "g=u;s=/w0,f",
-            1,
-        ),
-        ("used device, two stores", "g=du;s=/w0,f", 1),
-        ("used device, base shorter", "g=uB8;s=/w0,f", 1),
-        ("eager commits", "g=E;s=/w0,f", 0),
-        ("eager commits, base shorter", "g=B8E;s=/w0,f", 0),
-        ("eager commits, two devices", "g=B8dE;s=/w0,f", 0),
-        ("no table, base longer", "g=t0B24;s=/w0,f", 0),
-        ("growing file, no base", "g=g;s=/w0,f", 0),
-        ("used device, two stores, base", "g=v8duB4;s=/w0,f", 1),
-        ("no table, base shorter", "g=t0B8;s=/w0,f", 0),
-        ("two devices, base shorter", "g=B8d;s=/w0,f", 0),
-        ("growing file, base shorter", "g=B8g;s=/w0,f", 0),
-        ("one device, base shorter", "g=B8;s=/w0,f", 0),
-        ("base equal", "g=B16;s=/w0,f", 0),
-        ("base longer", "g=B24;s=/w0,f", 0),
-        ("no base", "g=-;s=/w0,f", 0),
-        ("two devices, no table, base", "g=t0B8d;s=/w0,f", 0),
-        ("device with FUA", "g=B8F;s=/w0,f", 0),
-        (
-            "device with write-zeroes, discard to zeros",
-            "g=zx2;s=/w0,f",
-            0,
-        ),
-        ("device with vague discard", "g=B8x;s=/w0,f", 0),
-        ("no volatile cache", "g=B8n;s=/w0,f", 0),
-        ("chunk = block", "g=b4B8;s=/w0,f", 0),
-        (
-            "chunk = 8 x block, base ends in a block",
-            "g=bc8B7;s=/w0,f",
-            0,
-        ),
-        ("chunk = 16 x block", "g=v32bc16B8;s=/w0,f", 0),
-        ("4 KiB physical blocks", "g=a8j4B8;s=/w0,f", 0),
-        (
-            "4 KiB blocks of both kinds",
-            "g=v64b8c16B32a8L8;s=/w0+8,f",
-            0,
-        ),
-        ("sequence numbers pass 2^32", "g=S32B8;s=/w0,f", 1),
-    ]
-    .map(|(what, line, less)| Row::all(what, line, length - less))
-    .into()
-}
+/// Disks of two chunks, cheap enough for long sequences. One crash.
+const FIVE_STEPS: &[Line] = &[
+    ("one crash, no base", "g=v8;s=", "", 0),
+    ("one crash, base shorter", "g=v8B4;s=", "", 0),
+    ("one crash, two devices", "g=v8B4d;s=", "", 0),
+    ("one crash, no table", "g=v8t0B4;s=", "", 0),
+    ("one crash, eager commits", "g=v8E;s=", "", 0),
+    ("one crash, growing file", "g=v8B4g;s=", "", 0),
+    ("one crash, base equal", "g=v8B8;s=", "", 0),
+    ("one crash, base longer", "g=v8B12;s=", "", 0),
+    ("one crash, journal of four", "g=v8B4j4;s=", "", 0),
+    ("one crash, device with FUA", "g=v8B4F;s=", "", 0),
+    ("one crash, chunk = block", "g=v8b4B4;s=", "", 0),
+    ("one crash, discard to zeros", "g=v8zx2;s=", "", 0),
+];
+
+/// Three power losses, each inside what follows the one before.
+const THREE_CRASHES: &[Line] = &[
+    ("three crashes", "g=v8B4;s=/w0,f/w4,f", "", 0),
+    ("three crashes, no base", "g=v8;s=/w0,f/w4,f", "", 0),
+    ("three crashes, two devices", "g=v8B4d;s=/w0,f/w4,f", "", 0),
+    ("three crashes, no table", "g=v8t0B4;s=/w0,f/w4,f", "", 0),
+];
+
+/// Each kind of disk, a probe after the crash, and a second crash anywhere in recovery or probe. Long
+/// ones first, so that no thread is left alone with one at the end.
+const KINDS: &[Line] = &[
+    (
+        "used device with secrets, zeroed by writing",
+        "g=u;s=/w0,f",
+        "",
+        1,
+    ),
+    ("used device, two stores", "g=du;s=/w0,f", "", 1),
+    ("used device, base shorter", "g=uB8;s=/w0,f", "", 1),
+    ("eager commits", "g=E;s=/w0,f", "", 0),
+    ("eager commits, base shorter", "g=B8E;s=/w0,f", "", 0),
+    ("eager commits, two devices", "g=B8dE;s=/w0,f", "", 0),
+    ("no table, base longer", "g=t0B24;s=/w0,f", "", 0),
+    ("growing file, no base", "g=g;s=/w0,f", "", 0),
+    ("used device, two stores, base", "g=v8duB4;s=/w0,f", "", 1),
+    ("no table, base shorter", "g=t0B8;s=/w0,f", "", 0),
+    ("two devices, base shorter", "g=B8d;s=/w0,f", "", 0),
+    ("growing file, base shorter", "g=B8g;s=/w0,f", "", 0),
+    ("one device, base shorter", "g=B8;s=/w0,f", "", 0),
+    ("base equal", "g=B16;s=/w0,f", "", 0),
+    ("base longer", "g=B24;s=/w0,f", "", 0),
+    ("no base", "g=-;s=/w0,f", "", 0),
+    ("two devices, no table, base", "g=t0B8d;s=/w0,f", "", 0),
+    ("device with FUA", "g=B8F;s=/w0,f", "", 0),
+    ("write-zeroes, discard to zeros", "g=zx2;s=/w0,f", "", 0),
+    ("device with vague discard", "g=B8x;s=/w0,f", "", 0),
+    ("no volatile cache", "g=B8n;s=/w0,f", "", 0),
+    ("chunk = block", "g=b4B8;s=/w0,f", "", 0),
+    (
+        "chunk = 8 blocks, base ends in one",
+        "g=bc8B7;s=/w0,f",
+        "",
+        0,
+    ),
+    ("chunk = 16 blocks", "g=v32bc16B8;s=/w0,f", "", 0),
+    ("4 KiB physical blocks", "g=a8j4B8;s=/w0,f", "", 0),
+    (
+        "4 KiB blocks of both kinds",
+        "g=v64b8c16B32a8L8;s=/w0+8,f",
+        "",
+        0,
+    ),
+    ("sequence numbers pass 2^32", "g=S32B8;s=/w0,f", "", 1),
+];
+
+/// Disks that are somewhere in their life already.
+const PREPARED: &[Line] = &[
+    ("journal of two units", "g=j2;s=/w0,f", "", 0),
+    (
+        "journal nearly full",
+        "g=B8j4;p=w0,f,w4,f,w8,f;s=/w0,f",
+        "",
+        0,
+    ),
+    (
+        "in the middle of a checkpoint",
+        "g=B8j4;p=w0,f,w4,f,k1;s=/w0,f",
+        "",
+        0,
+    ),
+    (
+        "journal come round several times",
+        "g=B8;p=w0,f,o,w4,f,o,w8,f,o;s=/w0,f",
+        "",
+        1,
+    ),
+    (
+        "no table, written before",
+        "g=t0B8;p=w0,f,w4,f;s=/w0,f",
+        "",
+        1,
+    ),
+    ("every chunk mapped", "g=-;p=w0,w4,w8,w12,f;s=/w0,f", "", 1),
+];
+
+/// Units torn, lost, or worse.
+const TORN: &[Line] = &[
+    ("cut inside a unit", "g=-;s=/w0,f;T=1", "w0,w4,f,k,o,x", 0),
+    (
+        "cut inside a unit, base",
+        "g=B8;s=/w0,f;T=1",
+        "w0,w1,f,k",
+        0,
+    ),
+    (
+        "cut inside a unit, two devices",
+        "g=B8d;s=/w0,f;T=1",
+        "w0,w4,f,k",
+        0,
+    ),
+    ("unreadable unit", "g=-;s=/w0,f;T=2", "w0,w4,f,k,o,x", 0),
+    (
+        "unreadable unit, base",
+        "g=B8;s=/w0,f;T=2",
+        "w0,w4,f,k,o,x",
+        0,
+    ),
+    (
+        "unreadable unit, two devices",
+        "g=B8d;s=/w0,f;T=2",
+        "w0,w4,f,k,o,x",
+        0,
+    ),
+    (
+        "unreadable unit, no table",
+        "g=t0B8;s=/w0,f;T=2",
+        "w0,w4,f,k,o,x",
+        0,
+    ),
+    (
+        "unreadable unit, eager commits",
+        "g=B8j4E;s=/w0,f;T=2",
+        "w0,w4,f,k,o,x",
+        0,
+    ),
+    (
+        "random bytes in a unit",
+        "g=B8;s=/w0,f;T=3",
+        "w0,w4,f,k,o,x",
+        0,
+    ),
+    (
+        "random bytes in a unit, no table",
+        "g=t0B8;s=/w0,f;T=3",
+        "w0,w4,f,k,o,x",
+        0,
+    ),
+    (
+        "shorn block of eight sectors",
+        "g=v32b8c16a8j4;s=/w1,f;T=4",
+        "w0,w17,f,k",
+        0,
+    ),
+    (
+        "shorn block, base",
+        "g=v32b8c16a8j4B20;s=/w1,f;T=4",
+        "w0,w17,f,k",
+        0,
+    ),
+    (
+        "shorn block, two devices",
+        "g=v32b8c16a8j4B20d;s=/w1,f;T=4",
+        "w0,w17,f,k,x",
+        0,
+    ),
+    ("old or new at each read", "g=-;s=/w0,f;T=5", "w0,f,k", 1),
+    (
+        "old or new at each read, base",
+        "g=B8;s=/w0,f;T=5",
+        "w0,f,k,x",
+        1,
+    ),
+    (
+        "old or new at each read, two devices",
+        "g=B8d;s=/;T=5",
+        "w0,w4,f,k,x",
+        1,
+    ),
+    (
+        "old or new at each read, no table",
+        "g=t0B8;s=/w1;T=5",
+        "w0,w4,f,x",
+        1,
+    ),
+    (
+        "old or new, block of eight sectors",
+        "g=v32b8c16a8j4B20;s=/w1;T=5",
+        "w0,w17,f,k",
+        0,
+    ),
+];
 
 /// Blocks that real images have, and crashes one inside the other.
 fn nested(more: usize) -> Vec<Row> {
-    let mut rows = vec![
+    let both = "two in flight, some orders";
+    let mut all = vec![
         Row::all(
             "4 KiB copy-on-write blocks",
             "g=v64b8c16B24;s=/w0,f",
@@ -163,65 +333,15 @@ fn nested(more: usize) -> Vec<Row> {
             more,
         )
         .selecting(1 << 4, 8),
-        Row::all("three crashes", "g=v8B4;s=/w0,f/w4,f", more),
-        Row::all("three crashes, no base", "g=v8;s=/w0,f/w4,f", more),
         Row::all("richer probe", "g=B8;s=/w0,w7,w12,f", 2),
         Row::all("process kills between crashes", "g=B8d;s=/x,w4,f", 2),
-        Row::all("two in flight, some orders", "g=B8d;s=/w0,f;q=2", 2).unusual(1),
-        Row::all("two in flight, some orders", "g=B8g;s=/w0,f;q=2", 2).unusual(1),
+        Row::all(both, "g=B8d;s=/w0,f;q=2", 2).unusual(1),
+        Row::all(both, "g=B8g;s=/w0,f;q=2", 2).unusual(1),
     ];
-    if more > 1 {
-        rows.push(Row::all("three crashes", "g=v8B4d;s=/w0,f/w4,f", more));
-        rows.push(Row::all("three crashes", "g=v8t0B4;s=/w0,f/w4,f", more));
+    if more == 1 {
+        all.extend(rows(1, &THREE_CRASHES[..2]));
     }
-    rows
-}
-
-/// Disks that are somewhere in their life already.
-fn prepared(length: usize) -> Vec<Row> {
-    [
-        ("journal of two units", "g=j2;s=/w0,f", 0),
-        ("journal nearly full", "g=B8j4;p=w0,f,w4,f,w8,f;s=/w0,f", 0),
-        (
-            "in the middle of a checkpoint",
-            "g=B8j4;p=w0,f,w4,f,k1;s=/w0,f",
-            0,
-        ),
-        (
-            "journal come round several times",
-            "g=B8;p=w0,f,o,w4,f,o,w8,f,o;s=/w0,f",
-            1,
-        ),
-        ("no table, written before", "g=t0B8;p=w0,f,w4,f;s=/w0,f", 1),
-        ("every chunk mapped", "g=-;p=w0,w4,w8,w12,f;s=/w0,f", 1),
-    ]
-    .map(|(what, line, less)| Row::all(what, line, length - less))
-    .into()
-}
-
-/// Units torn, lost, or worse.
-fn torn(length: usize) -> Vec<Row> {
-    [
-        ("torn inside a unit", "g=-;s=/w0,f;T=1", "w0,w4,f,k,o,x"),
-        ("torn inside a unit, base", "g=B8;s=/w0,f;T=1", "w0,w1,f,k"),
-        (
-            "torn inside a unit, two devices",
-            "g=B8d;s=/w0,f;T=1",
-            "w0,w4,f,k",
-        ),
-        (
-            "random bytes in a unit",
-            "g=B8;s=/w0,f;T=3",
-            "w0,w4,f,k,o,x",
-        ),
-        (
-            "random bytes in a unit, no table",
-            "g=t0B8;s=/w0,f;T=3",
-            "w0,w4,f,k,o,x",
-        ),
-    ]
-    .map(|(what, line, steps)| Row::of(what, line, steps, length))
-    .into()
+    all
 }
 
 /// Operations that fail, once and for good, with and without effect.
@@ -277,6 +397,7 @@ fn long_random(times: u32) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::campaign::row::Work;
     use crate::driver::Fvd;
     use crate::engine::Engine;
 
@@ -289,7 +410,35 @@ mod tests {
                 assert!(row.workloads().expect(row.line) > 0);
             }
             let groups = plan.groups().expect("legal");
-            assert_eq!(groups.iter().flatten().count(), plan.rows.len());
+            let rows: usize = groups.iter().map(|group| group.rows.len()).sum();
+            assert_eq!(rows, plan.rows.len());
         }
+    }
+
+    /// What the plans promise, in the words of their documentation.
+    #[test]
+    fn the_plans_hold_what_they_promise() {
+        let whole = |row: &&Row, least: usize, crashes: usize| {
+            let sessions = row.case().expect(row.line).sessions.len();
+            matches!(row.work, Work::Sequences { steps: "", length } if length >= least)
+                && sessions >= crashes
+        };
+        let count = |plan: &Plan, least, crashes| {
+            let rows = plan.rows.iter().filter(|row| whole(row, least, crashes));
+            rows.filter(|row| row.failing.is_none()).count()
+        };
+        let (quick, long) = (quick(), long());
+        assert!(count(&quick, 3, 2) >= 20);
+        assert!(count(&long, 5, 1) >= 12 && count(&long, 4, 2) >= 20);
+        assert!(count(&long, 2, 3) >= 4);
+        for plan in [&quick, &long] {
+            for tear in 1..=5 {
+                let letter = format!(";T={tear}");
+                assert!(plan.rows.iter().any(|row| row.line.ends_with(&letter)));
+            }
+        }
+        let required = |row: &&Row| row.required;
+        let first = long.groups().expect("legal")[0].rows[0];
+        assert!(long.rows.iter().filter(required).count() >= 12 + 4 && long.rows[first].required);
     }
 }

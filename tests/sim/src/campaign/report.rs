@@ -37,6 +37,10 @@ pub struct RowReport {
     pub recoveries: u64,
     /// Each violation: its rule, and the shortest line found that replays it.
     pub violations: Vec<String>,
+    /// Images that two checkers judged alike, before and after recovery.
+    pub checked: u64,
+    /// Those of them that both called corrupt.
+    pub checked_corrupt: u64,
     /// Seconds on the clock.
     pub seconds: f64,
     /// Seconds on a processor.
@@ -48,6 +52,12 @@ impl RowReport {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.workloads == self.workloads_planned
+    }
+
+    /// Whether time ran out before all of the row was run.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        !self.is_complete() && self.violations.is_empty()
     }
 
     fn rate(&self) -> f64 {
@@ -81,13 +91,40 @@ pub struct Report {
     pub states: u64,
     /// Fewest unique states that the plan must reach.
     pub states_min: u64,
+    /// Whether every row was run to its end.
+    pub complete: bool,
+    /// Whether two checkers were shown a sample of the states.
+    pub two_checkers: bool,
     /// The seeded bugs; `None` if they are not compiled in.
     pub hunt: Option<Hunt>,
     /// Seconds on the clock, all of it.
     pub seconds: f64,
 }
 
+/// What a campaign proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of the plan was run, and nothing was found.
+    Passed,
+    /// A violation, a seeded bug that was missed, or fewer states than all of the plan must reach.
+    Failed,
+    /// Nothing was found in what was run, but time ran out before all of the plan was.
+    CutShort,
+}
+
 impl Report {
+    /// What it proves.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if !self.problems().is_empty() {
+            Outcome::Failed
+        } else if self.complete {
+            Outcome::Passed
+        } else {
+            Outcome::CutShort
+        }
+    }
+
     /// What keeps the campaign from being a success.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
@@ -97,7 +134,7 @@ impl Report {
         }
         let missed = self.hunt.iter().flat_map(|hunt| &hunt.missed);
         problems.extend(missed.map(|name| format!("seeded bug {name} was not caught")));
-        if self.states < self.states_min {
+        if self.complete && self.states < self.states_min {
             let (some, all) = (grouped(self.states), grouped(self.states_min));
             problems.push(format!("{some} unique states, {all} wanted"));
         }
@@ -132,11 +169,13 @@ const TITLES: [&str; 10] = [
 ];
 
 fn cells(row: &RowReport) -> [String; 10] {
+    let (done, all) = (grouped(row.workloads), grouped(row.workloads_planned));
     let done = if row.is_complete() {
-        format!("{}: {}", row.bound, grouped(row.workloads))
+        format!("{}: {done}", row.bound)
+    } else if row.is_cut_short() {
+        format!("{}: CUT at {done} of {all}", row.bound)
     } else {
-        let (done, all) = (grouped(row.workloads), grouped(row.workloads_planned));
-        format!("{}: {done} of {all}, then stopped", row.bound)
+        format!("{}: {done} of {all}, then the violation", row.bound)
     };
     let states = match row.moments_selected {
         0 => grouped(row.states),
@@ -221,6 +260,24 @@ impl Report {
             self.threads,
             grouped(rate as u64)
         )?;
+        let (images, corrupt) = (sum(|row| row.checked), sum(|row| row.checked_corrupt));
+        match self.two_checkers {
+            true => writeln!(
+                f,
+                "shown to both checkers: {} images, {} of them corrupt; they agree on all but the violations",
+                grouped(images),
+                grouped(corrupt)
+            )?,
+            false => writeln!(f, "SKIP: checkers not compared, python3 is not installed")?,
+        }
+        let cut = sum(|row| u64::from(row.is_cut_short()));
+        if cut > 0 {
+            let all = self.rows.len();
+            writeln!(
+                f,
+                "NOT COMPLETE: {cut} of {all} rows were cut: CUT in their lines"
+            )?;
+        }
         match &self.hunt {
             Some(hunt) => writeln!(
                 f,
@@ -228,7 +285,7 @@ impl Report {
                 hunt.known - hunt.missed.len(),
                 hunt.known
             )?,
-            None => writeln!(f, "seeded bugs: not compiled in (feature _seeded-bugs)")?,
+            None => writeln!(f, "seeded bugs: not looked for")?,
         }
         let Machine {
             processor,
@@ -266,6 +323,43 @@ mod tests {
             bound: "all".into(),
             ..RowReport::default()
         };
-        assert_eq!(cells(&row)[3], "all: 3 of 9, then stopped");
+        assert_eq!(cells(&row)[3], "all: CUT at 3 of 9");
+        let row = RowReport {
+            violations: vec!["R1".into()],
+            ..row
+        };
+        assert_eq!(cells(&row)[3], "all: 3 of 9, then the violation");
+    }
+
+    #[test]
+    fn a_plan_that_was_cut_neither_passes_nor_fails() {
+        let row = |workloads| RowReport {
+            workloads,
+            workloads_planned: 9,
+            ..RowReport::default()
+        };
+        let report = |rows: Vec<RowReport>| Report {
+            plan: "a".into(),
+            machine: Machine::here(),
+            threads: 1,
+            complete: rows.iter().all(RowReport::is_complete),
+            rows,
+            states: 1,
+            states_min: 2,
+            two_checkers: true,
+            hunt: None,
+            seconds: 1.0,
+        };
+        let mut cut = report(vec![row(9), row(3)]);
+        assert_eq!(cut.outcome(), Outcome::CutShort);
+        assert!(cut.to_string().contains("NOT COMPLETE: 1 of 2 rows"));
+        cut.rows[1].violations.push("R1".into());
+        assert_eq!(cut.outcome(), Outcome::Failed);
+        // Complete, but with fewer states than it must reach.
+        let mut whole = report(vec![row(9)]);
+        assert_eq!(whole.outcome(), Outcome::Failed);
+        whole.states_min = 1;
+        assert_eq!(whole.outcome(), Outcome::Passed);
+        assert!(!whole.to_string().contains("CUT"));
     }
 }

@@ -49,6 +49,8 @@ pub struct Row {
     pub moments_every: u32,
     /// Each operation of this kind on this store fails in turn.
     pub failing: Option<(u8, OpKind)>,
+    /// It runs before any row that is not.
+    pub required: bool,
 }
 
 impl Row {
@@ -75,6 +77,7 @@ impl Row {
             random_count: 256,
             moments_every: 1,
             failing: None,
+            required: false,
         }
     }
 
@@ -109,6 +112,13 @@ impl Row {
     #[must_use]
     pub const fn failing(mut self, store: u8, kind: OpKind) -> Row {
         self.failing = Some((store, kind));
+        self
+    }
+
+    /// The same, before any row that is not required.
+    #[must_use]
+    pub const fn required(mut self) -> Row {
+        self.required = true;
         self
     }
 

@@ -44,7 +44,10 @@ impl<E: Engine> Session<'_, E> {
                 Some((at, mut outcome)) if at == moment => {
                     outcome.digits.resize(space.unit_count(), 0);
                     self.level.bus.note(|| "  power loss".into());
-                    self.after(space, moment, &outcome)
+                    self.shared.audited = self.shared.audit.is_on();
+                    self.after(space, moment, &outcome)?;
+                    self.note_repeat(None, moment, &outcome);
+                    Ok(())
                 }
                 _ => Ok(()),
             };
@@ -75,18 +78,44 @@ impl<E: Engine> Session<'_, E> {
             } else {
                 memory.look(mix(key, follows))
             };
-            if again == Seen::Before {
+            if again == Seen::Before && self.knows_repeat(key, moment, outcome) {
                 return ControlFlow::Continue(());
             }
             self.shared.stats.recoveries += 1;
+            let audit = &self.shared.audit;
+            self.shared.audited = seen == Seen::New && audit.wants(self.shared.stats.states);
             failed = self.after(space, moment, outcome);
             if failed.is_err() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
+                return ControlFlow::Break(());
             }
+            self.note_repeat(Some(key), moment, outcome);
+            ControlFlow::Continue(())
         });
         failed
+    }
+
+    /// Whether nothing would be learnt from recovering once more from a known state. If power fails in
+    /// a recovery, what the next one shows must be known too.
+    fn knows_repeat(&mut self, key: u64, moment: u32, outcome: &Outcome) -> bool {
+        if !self.level.recovering {
+            return true;
+        }
+        let known = self.shared.memory.shown(key);
+        if let Some(contents) = known {
+            self.level.repeats.note(contents, moment, outcome);
+        }
+        known.is_some()
+    }
+
+    /// What the recovery after one that was cut off has shown.
+    fn note_repeat(&mut self, key: Option<u64>, moment: u32, outcome: &Outcome) {
+        let showed = self.deeper.first().and_then(|next| next.showed);
+        if let (true, Some(contents)) = (self.level.recovering, showed) {
+            if let Some(key) = key {
+                self.shared.memory.show(key, contents);
+            }
+            self.level.repeats.note(contents, moment, outcome);
+        }
     }
 
     /// Runs the session that follows a crash with this outcome.
@@ -101,6 +130,7 @@ impl<E: Engine> Session<'_, E> {
             .stores()
             .map(|device| device.id())
             .collect();
+        let audited = self.shared.audited;
         let images = &mut self.level.images;
         images.resize_with(stores.len(), Vec::new);
         let tear = self.shared.case.tear;
@@ -122,7 +152,9 @@ impl<E: Engine> Session<'_, E> {
                 None => Choices::new(),
             };
         }
-        run(self.deeper, self.shared, self.depth + 1).map_err(|mut failure| {
+        let judged = if audited { self.audit_crash() } else { Ok(()) };
+        let ended = judged.and_then(|()| run(self.deeper, self.shared, self.depth + 1));
+        ended.map_err(|mut failure| {
             failure
                 .path
                 .0

@@ -41,6 +41,11 @@ pub(crate) const TRUSTS: u32 = 10;
 /// The base is written when a sector is first written.
 pub(crate) const WRITES_BASE: u32 = 8;
 
+/// Opening begins with a map that is empty, and ends with the one that it found.
+pub(crate) const FORGETFUL: u32 = 11;
+/// The map is gone when it was opened too often.
+pub(crate) const FADES: u32 = 12;
+
 const UNMAPPED: u8 = 0xFF;
 const MAGIC: u64 = 0x746F_6C73_7061_6D72;
 const OWN: u64 = u64::MAX;
@@ -73,6 +78,8 @@ pub(crate) struct Remap {
     page: Option<Lease>,
     state: State,
     map: Vec<u8>,
+    /// The map that was found, while another one is written.
+    found: Option<Vec<u8>>,
     /// The map that the newer slot holds for sure.
     durable: Vec<u8>,
     sequence: u64,
@@ -124,6 +131,7 @@ impl Engine for Remap {
             pool: OpPool::carve(&mut arena, 64).expect("room"),
             state: State::Closed,
             map: Vec::new(),
+            found: None,
             durable: vec![UNMAPPED; places(setup)],
             sequence: 0,
             whole: [false; 2],
@@ -149,6 +157,7 @@ impl Engine for Remap {
     fn open(&mut self, devices: &Devices) {
         self.devices = Some(devices.clone());
         self.state = State::Opening { slot: 0 };
+        self.found = None;
         if self.variant != SLOT_NOT_READ {
             self.map = vec![UNMAPPED; self.guest_sectors];
             self.sequence = 0;
@@ -356,6 +365,10 @@ impl Remap {
     }
 
     fn repair(&mut self) {
+        if self.variant == FORGETFUL {
+            let empty = vec![UNMAPPED; self.guest_sectors];
+            self.found = Some(core::mem::replace(&mut self.map, empty));
+        }
         self.write_slot();
         self.state = State::Repair;
     }
@@ -433,6 +446,9 @@ impl Remap {
                     self.state = State::Opening { slot: 1 };
                     self.page_op(OpKind::Read, 1);
                 } else {
+                    if self.variant == FADES && self.sequence > 3 {
+                        self.map.fill(UNMAPPED);
+                    }
                     self.durable = self.map.clone();
                     let other = self.slot_for(self.sequence + 1);
                     match self.variant {
@@ -455,7 +471,14 @@ impl Remap {
                 self.state = State::RepairFlush;
                 self.page_op(OpKind::Flush, 0);
             }
-            State::RepairFlush => return self.opened(),
+            State::RepairFlush => match self.found.take() {
+                None => return self.opened(),
+                Some(map) => {
+                    self.map = map;
+                    self.write_slot();
+                    self.state = State::Repair;
+                }
+            },
             State::DataFlush => self.write_slot(),
             State::Slot if self.variant == NO_LAST_FLUSH => return self.end_flush(true),
             State::Slot => {
