@@ -82,6 +82,64 @@ fn each_request_on_a_removed_device_ends_once_and_all_memory_comes_back() {
     assert!(closed.memory.is_some(), "memory is missing");
 }
 
+/// Operations that reach behind this byte fail, as on a device that was cut short.
+struct End(u64);
+
+impl FaultPlan for End {
+    fn on_submit(&mut self, head: &Head) -> Verdict {
+        match head.kind {
+            OpKind::Flush => Verdict::Pass,
+            _ if head.offset + head.len > self.0 => Verdict::Fail(DeviceError::Io),
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+#[test]
+fn a_device_that_shrinks_fails_what_was_behind_its_end_and_then_all_writing() {
+    let (ram, _) = SETUP.devices();
+    let mut disk = common::open(One(Fault::new(ram, End(u64::MAX))), common::options());
+    let mut client = Client::new(8);
+    let mut run = |disk: &mut fvd::Disk<One<Fault<Ram, End>>>, kind, chunk| {
+        let op = request(&mut client, kind, chunk * CHUNK_BYTES, 0);
+        let mut done = match disk.submit(op) {
+            Ok(()) => (0..100)
+                .find_map(|_| disk.poll(Instant::ZERO))
+                .expect("it ends"),
+            Err(refused) => refused,
+        };
+        while done.pop().is_some() {}
+        let result = result_of(&done);
+        client.put(done);
+        result
+    };
+    let (write, read, flush) = (OpKind::Write, OpKind::Read, OpKind::Flush);
+    for (kind, chunk) in [(write, 0), (write, 1), (flush, 0), (write, 2)] {
+        assert_eq!(run(&mut disk, kind, chunk), Ok(()));
+    }
+    // One chunk of data is left: the one that was written first. The third is mapped in memory only.
+    let data = SETUP.header().core.data_offset;
+    disk.stores_mut().0.plan_mut().0 = data + CHUNK_BYTES;
+    for (kind, chunk, left) in [
+        (write, 0, true),
+        (read, 0, true),
+        (write, 1, false),
+        (read, 1, false),
+        (read, 2, false),
+        (write, 3, false),
+        (read, 0, true),
+    ] {
+        let expected = if left { Ok(()) } else { Err(DeviceError::Io) };
+        assert_eq!(run(&mut disk, kind, chunk), expected, "{kind:?} {chunk}");
+    }
+    // Not even the journal is left, which the third chunk is to be noted in.
+    disk.stores_mut().0.plan_mut().0 = 4096;
+    assert!(run(&mut disk, flush, 0).is_err());
+    for kind in [write, flush] {
+        assert_eq!(run(&mut disk, kind, 0), Err(DeviceError::Poisoned));
+    }
+}
+
 #[test]
 fn a_completion_that_nothing_waits_for_is_counted_and_changes_nothing() {
     let (ram, _) = SETUP.devices();

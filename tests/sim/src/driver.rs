@@ -423,7 +423,7 @@ impl<M: Middleware> Engine for FvdOn<M> {
     fn format(&mut self, devices: &Devices) -> Result<(), String> {
         let header = header(&self.setup).ok_or("the setup has no layout")?;
         let created = fvd::blocking::create(
-            devices.metadata.clone(),
+            M::over(devices.metadata.clone()),
             header,
             self.setup.used == 0,
             arena_memory(CREATE_ARENA_BYTES),
