@@ -263,7 +263,25 @@ impl FromStr for Replay {
                 _ => return Err(wrong()),
             }
         }
+        if !replay.case.is_on_disk() {
+            return Err(format!("a step is not on the disk: {text:?}"));
+        }
         Ok(replay)
+    }
+}
+
+impl Case {
+    /// Whether every step is on the disk, in whole logical blocks.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        let steps = self.prefix.iter().chain(self.sessions.iter().flatten());
+        let mut ranges = steps.filter_map(|step| step.range());
+        let grain = self.setup.logical_sectors.max(1);
+        ranges.all(|range| {
+            let (first, count) = (u32::from(range.first), u32::from(range.count));
+            first + count <= self.setup.guest_sectors
+                && first.is_multiple_of(grain)
+                && count.is_multiple_of(grain)
+        })
     }
 }
 
@@ -283,7 +301,16 @@ mod tests {
             let replay: Replay = text.parse().expect("legal");
             assert_eq!(replay.to_string(), text);
         }
-        for text in ["x=1", "k=1:", "g=q", "c=a", "i=0q1", "c=;k=1:*.1"] {
+        for text in [
+            "x=1",
+            "k=1:",
+            "g=q",
+            "c=a",
+            "i=0q1",
+            "c=;k=1:*.1",
+            "g=v8;s=w8",
+            "g=v8;s=/w7+2",
+        ] {
             assert!(text.parse::<Replay>().is_err(), "{text}");
         }
     }

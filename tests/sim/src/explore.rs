@@ -103,8 +103,8 @@ impl<E: Engine> Explorer<E> {
     /// Why the image can not be made; for people.
     pub fn new(case: &Case, limits: &Limits) -> Result<Explorer<E>, String> {
         let plan = E::plan(&case.setup).ok_or("the engine does not do this setup")?;
+        let sectors = Sectors::shared();
         let mut explorer = Explorer {
-            sectors: Sectors::shared(),
             levels: Vec::new(),
             images: Vec::new(),
             mark: 0,
@@ -120,12 +120,13 @@ impl<E: Engine> Explorer<E> {
                 open_ops_max: plan.open_ops_max,
                 fault_struck: false,
                 preparing: false,
-                audit: Audit::new::<E>(&Bus::default(), &case.setup, &plan),
+                audit: Audit::new::<E>(&Bus::new(&sectors), &case.setup, &plan),
                 audited: false,
             },
             plan,
             cut_short: false,
             last: (0, 0),
+            sectors,
         };
         explorer.build()?;
         Ok(explorer)
@@ -135,10 +136,6 @@ impl<E: Engine> Explorer<E> {
     fn build(&mut self) -> Result<(), String> {
         let case = &self.shared.case;
         let bus = Bus::new(&self.sectors);
-        let auditor = self.shared.audit.set(None);
-        self.shared.audit = Audit::new::<E>(&bus, &case.setup, &self.plan);
-        self.shared.audit.set(auditor);
-        let case = &self.shared.case;
         let count = case.sessions.len() + 1;
         self.levels.clear();
         for _ in 0..count {

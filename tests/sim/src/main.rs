@@ -144,6 +144,11 @@ fn run_campaign(args: &CampaignArgs) -> Result<Outcome, String> {
     };
     if let Some(text) = &args.only {
         plan.keep(text);
+        if plan.rows.is_empty() {
+            return Err(format!(
+                "no row of the plan has {text:?} in its words or letters"
+            ));
+        }
     }
     let start = Instant::now();
     let until = args

@@ -46,7 +46,7 @@ impl Audit {
     pub(crate) fn new<E: Engine>(bus: &Bus, setup: &Setup, plan: &crate::engine::Plan) -> Audit {
         Audit {
             auditor: None,
-            devices: Devices::new(&bus.sibling(), setup, plan),
+            devices: Devices::new(bus, setup, plan),
             setup: *setup,
             examine: E::examine,
         }

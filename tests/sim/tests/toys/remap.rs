@@ -115,7 +115,7 @@ impl Engine for Remap {
             metadata_bytes: ((2 + places(setup)) * SECTOR) as u64,
             regions: vec![(0, 2)],
             zones: Zones::default().with(0, 0..2, Zone::Spare),
-            open_ops_max: 6,
+            open_ops_max: if setup.variant == FORGETFUL { 8 } else { 6 },
             ..Plan::default()
         })
     }
@@ -369,6 +369,8 @@ impl Remap {
             let empty = vec![UNMAPPED; self.guest_sectors];
             self.found = Some(core::mem::replace(&mut self.map, empty));
         }
+        // A number that a torn slot can not have, or a tear of this one could make that one whole.
+        self.sequence += 2;
         self.write_slot();
         self.state = State::Repair;
     }
@@ -446,7 +448,7 @@ impl Remap {
                     self.state = State::Opening { slot: 1 };
                     self.page_op(OpKind::Read, 1);
                 } else {
-                    if self.variant == FADES && self.sequence > 3 {
+                    if self.variant == FADES && self.sequence > 5 {
                         self.map.fill(UNMAPPED);
                     }
                     self.durable = self.map.clone();
