@@ -62,8 +62,8 @@ fn both_checkers_agree_on_what_crashes_leave() {
         ("g=B8g;s=/w0,f", 300),
         ("g=B8dE;s=/w0,f", 300),
         ("g=a8j4B24;s=/w0,f", 60),
-        ("g=B8;s=/w0,f;T=1", 300),
-        ("g=B4;s=/w0,f;T=5", 300),
+        ("g=B8;s=/;T=1", 300),
+        ("g=B4;s=/;T=5", 300),
     ] {
         let Some(python) = python() else { return };
         let (auditor, found) = search(line, 2, python, every);
