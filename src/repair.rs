@@ -1,7 +1,7 @@
 //! Repair: brings a damaged image back into order as far as nothing is lost and nothing guessed.
 //!
 //! ```text
-//! open, mending in memory ──► recovery writes it ──► last pages through the journal ──► clean close
+//! open, mending in memory ──► recovery writes it ──► clean close
 //! ```
 //!
 //! A repair is an opening that mends what can be mended without a guess before it checks everything,
@@ -117,22 +117,14 @@ impl<S: Stores> State<S> {
     /// What follows a state that is ready.
     fn next(self) -> State<S> {
         match self {
-            State::Opening(opening) => {
-                let rewrite = opening.mended_tails();
-                match opening.finish() {
-                    Ok(mut disk) => {
-                        if rewrite {
-                            disk.rewrite_last_pages();
-                        }
-                        State::Closing(disk.close())
-                    }
-                    Err(failure) => State::Ended(Repaired {
-                        stores: failure.stores,
-                        memory: failure.memory,
-                        result: Err(RepairError::Open(failure.error)),
-                    }),
-                }
-            }
+            State::Opening(opening) => match opening.finish() {
+                Ok(disk) => State::Closing(disk.close()),
+                Err(failure) => State::Ended(Repaired {
+                    stores: failure.stores,
+                    memory: failure.memory,
+                    result: Err(RepairError::Open(failure.error)),
+                }),
+            },
             State::Closing(closing) => match closing.finish() {
                 Ok(closed) => State::Ended(Repaired {
                     stores: closed.stores,

@@ -114,8 +114,10 @@ pub enum Bug {
     SplitAndNoBurning,
     /// Replay goes on behind a gap.
     ReplayPastGap,
-    /// A repair writes the last pages in place without a record that covers them.
-    TailsMendedInPlace,
+    /// A record says all bits of its chunk, those that earlier records set too.
+    BitsRecordedTwice,
+    /// A checkpoint's checksums cover what became durable after its cut.
+    SumsAheadOfTheCut,
     /// A request that was in flight when a flush failed is acknowledged if it went well.
     AcknowledgedBesideFailedFlush,
     /// A checkpoint goes on after a page could not be written.
@@ -204,7 +206,8 @@ impl Bug {
         Bug::SplitAndLastIgnored,
         Bug::SplitAndNoBurning,
         Bug::ReplayPastGap,
-        Bug::TailsMendedInPlace,
+        Bug::BitsRecordedTwice,
+        Bug::SumsAheadOfTheCut,
         Bug::AcknowledgedBesideFailedFlush,
         Bug::FailedPageIgnored,
         Bug::FailedHeaderIgnored,

@@ -9,7 +9,7 @@ use core::mem::MaybeUninit;
 
 use crate::engine::Disk;
 use crate::format::page::PageKind;
-use crate::format::table::{ENTRIES_PER_PAGE, ENTRY_BYTES, TableEntry, read_entry};
+use crate::format::table::{self, ENTRIES_PER_PAGE, ENTRY_BYTES, TableEntry, read_entry};
 use crate::format::{Field, FormatError, Header, PAGE_BYTES, PAGE_BYTES_U64, bitmap};
 use crate::open::Survey;
 use crate::stores::Stores;
@@ -63,6 +63,9 @@ impl<S: Stores> Inspection<S> {
         // Where each store chunk's first owner is noted. Nothing else is asked of it here.
         let chunks = self.recorded_chunks();
         self.disk.alloc.begin(chunks, chunks);
+        if !self.disk.map.loose {
+            self.tail_findings(sink);
+        }
         for number in 0..self.disk.map.counts.total() {
             self.page_findings(number, &mut tally, sink);
         }
@@ -119,6 +122,46 @@ impl<S: Stores> Inspection<S> {
         }
     }
 
+    /// What stands behind the last entry or bit. No checksum covers it, and nothing else looks there.
+    fn tail_findings(&mut self, sink: Sink<'_>) {
+        let map = &self.disk.map;
+        let chunk_count = map.shape.chunk_count();
+        for (_, kind, index, page) in self.disk.pages() {
+            let (problem, result) = match kind {
+                PageKind::Table => (
+                    Problem::TableTail,
+                    table::check_tail(page, index, chunk_count),
+                ),
+                PageKind::Bitmap => (
+                    Problem::BitmapTail,
+                    bitmap::check_page(page, index, map.bitmap_blocks),
+                ),
+            };
+            if let Err(error) = result {
+                let place = self.place_of_page(kind, index);
+                // It means nothing, so clearing it loses nothing.
+                let finding = Finding::new(problem, Severity::Repairable, place);
+                sink(finding.at(error.field, error.value));
+            }
+        }
+        self.disk.map.clear_tails();
+    }
+
+    fn place_of_page(&self, kind: PageKind, page: u32) -> Place {
+        let core = &self.header().core;
+        let in_region = u64::from(page) * PAGE_BYTES_U64;
+        match kind {
+            PageKind::Table => Place::TablePage {
+                page,
+                offset: core.table.offset + in_region,
+            },
+            PageKind::Bitmap => Place::BitmapPage {
+                page,
+                offset: core.bitmap.offset + in_region,
+            },
+        }
+    }
+
     fn page_findings(&mut self, number: u32, tally: &mut Tally, sink: Sink<'_>) {
         let map = &self.disk.map;
         let (Some((kind, index)), Some(page)) = (map.counts.locate(number), map.page(number))
@@ -129,18 +172,6 @@ impl<S: Stores> Inspection<S> {
             // Left over from a base that is not needed any more; nothing is read from it.
             return;
         }
-        let core = &self.header().core;
-        let in_region = u64::from(index) * PAGE_BYTES_U64;
-        let place = match kind {
-            PageKind::Table => Place::TablePage {
-                page: index,
-                offset: core.table.offset + in_region,
-            },
-            PageKind::Bitmap => Place::BitmapPage {
-                page: index,
-                offset: core.bitmap.offset + in_region,
-            },
-        };
         if let Some((recorded, found)) = self.disk.sums_of(number, page)
             && recorded != found
         {
@@ -148,30 +179,20 @@ impl<S: Stores> Inspection<S> {
             return sink(Finding {
                 wanted: Some(u64::from(recorded)),
                 guest: self.guest_of_page(kind, index),
-                ..Finding::new(Problem::PageChecksum, Severity::Damage, place)
-                    .at(Field::PageChecksum, u64::from(found))
+                ..Finding::new(
+                    Problem::PageChecksum,
+                    Severity::Damage,
+                    self.place_of_page(kind, index),
+                )
+                .at(Field::PageChecksum, u64::from(found))
             });
         }
-        match kind {
-            PageKind::Table => self.entry_findings(number, index, place, tally, sink),
-            // Bits behind the last block mean nothing in the old dialects.
-            PageKind::Bitmap if map.loose => {}
-            PageKind::Bitmap => {
-                if let Err(error) = bitmap::check_page(page, index, map.bitmap_blocks) {
-                    sink(tail(Problem::BitmapTail, place, error));
-                }
-            }
+        if kind == PageKind::Table {
+            self.entry_findings(number, index, tally, sink);
         }
     }
 
-    fn entry_findings(
-        &mut self,
-        number: u32,
-        index: u32,
-        place: Place,
-        tally: &mut Tally,
-        sink: Sink<'_>,
-    ) {
+    fn entry_findings(&mut self, number: u32, index: u32, tally: &mut Tally, sink: Sink<'_>) {
         let chunk_count = self.disk.map.shape.chunk_count();
         for within in 0..ENTRIES_PER_PAGE {
             let Some(entry) = self
@@ -187,12 +208,6 @@ impl<S: Stores> Inspection<S> {
                 .saturating_add(within);
             if chunk < chunk_count {
                 self.entry_finding(ChunkIndex(chunk), entry, tally, sink);
-            } else if !self.disk.map.loose && entry != Ok(TableEntry::Unmapped) {
-                let value =
-                    entry.map_or_else(|error| error.value, |entry| u64::from(entry.encode()));
-                let error = FormatError::corrupt(Field::TableTail, value);
-                // One for the page: its tail means nothing, whatever is in it.
-                return sink(tail(Problem::TableTail, place, error));
             }
         }
     }
@@ -329,9 +344,4 @@ impl<S: Stores> Inspection<S> {
         let bytes = bytes.min(left);
         (bytes != 0).then_some(GuestRange { start, bytes })
     }
-}
-
-/// Something where nothing is: it means nothing, so clearing it loses nothing.
-const fn tail(problem: Problem, place: Place, error: FormatError) -> Finding {
-    Finding::new(problem, Severity::Repairable, place).at(error.field, error.value)
 }

@@ -37,6 +37,46 @@ pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     Crc32c::new().and(bytes).finish()
 }
 
+/// What the checksum of a message changes by when a word of it changes by `change`, with so many
+/// 32-bit words behind it; both under exclusive or. Start and end of a CRC cancel out of a difference,
+/// and so do the bytes that stay: what is left is the word, carried on through zeros.
+pub(super) fn difference(change: u32, words_behind: u32) -> u32 {
+    let mut state = update(0, &change.to_le_bytes());
+    let (mut left, mut power) = (words_behind, WORD_OF_ZEROS);
+    // One turn per bit of the distance.
+    for _ in 0..u32::BITS {
+        if left == 0 {
+            break;
+        }
+        if left & 1 != 0 {
+            state = times(state, power);
+        }
+        left >>= 1;
+        power = times(power, power);
+    }
+    state
+}
+
+/// The polynomial as a reflected CRC has it: that of `CRC_32_ISCSI`, its bits in the other order.
+const POLYNOMIAL: u32 = CRC_32_ISCSI.poly.reverse_bits();
+
+/// x^32 modulo the polynomial: four bytes of zeros carried through. The state's lowest bit is its
+/// highest power, so what x^32 leaves is the polynomial without it.
+const WORD_OF_ZEROS: u32 = POLYNOMIAL;
+
+/// The product of two states modulo the polynomial.
+fn times(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    for bit in (0..u32::BITS).rev() {
+        if a.wrapping_shr(bit) & 1 != 0 {
+            product ^= b;
+        }
+        let carry = if b & 1 != 0 { POLYNOMIAL } else { 0 };
+        b = (b >> 1) ^ carry;
+    }
+    product
+}
+
 fn update(mut state: u32, bytes: &[u8]) -> u32 {
     let tables = CRC_32C.table();
     let (blocks, rest) = bytes.as_chunks::<16>();
@@ -74,6 +114,27 @@ mod tests {
             0xE306_9283
         );
         assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
+    }
+
+    #[test]
+    fn a_changed_word_changes_the_checksum_by_the_difference() {
+        let bytes = [0x5Au8; 4096];
+        let before = crc32c(&bytes);
+        for (word, behind) in (0..1024).zip((0..1024).rev()) {
+            for change in [1, 0x8000_0000, 0xDEAD_BEEF, u32::MAX] {
+                let mut changed = bytes;
+                for place in changed.as_chunks_mut::<4>().0.iter_mut().skip(word).take(1) {
+                    *place = (u32::from_le_bytes(*place) ^ change).to_le_bytes();
+                }
+                let wanted = crc32c(&changed);
+                assert_eq!(
+                    before ^ difference(change, behind),
+                    wanted,
+                    "{word} {change:#x}"
+                );
+            }
+        }
+        assert_eq!(difference(0, 77), 0);
     }
 
     #[test]

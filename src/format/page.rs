@@ -4,8 +4,9 @@
 //! with the image id and that number, so that a page from another image, or from another place of
 //! this one, fails although its bytes are intact.
 
-use super::crc32c::Crc32c;
+use super::crc32c::{self, Crc32c};
 use super::error::{Field, FormatError};
+use super::table::ENTRIES_PER_PAGE;
 use super::{ImageId, PAGE_BYTES};
 
 /// Bytes of one page checksum.
@@ -106,6 +107,15 @@ pub fn page_checksum(image_id: &ImageId, number: u32, page: &[u8; PAGE_BYTES]) -
         .and(&number.to_le_bytes())
         .and(page)
         .finish()
+}
+
+/// What the checksum of any page changes by, under exclusive or, when word `word` of the page (4 bytes,
+/// little-endian, from 0 to 1023) changes by `change`, under exclusive or.
+#[must_use]
+pub fn checksum_change(word: u32, change: u32) -> u32 {
+    // A table entry is a word.
+    let behind = ENTRIES_PER_PAGE.saturating_sub(word.saturating_add(1));
+    crc32c::difference(change, behind)
 }
 
 /// Reads checksum `number` from the bytes of a checksum array, or `None` past their end.

@@ -91,6 +91,25 @@ pub fn write_entry(table: &mut [u8], chunk: ChunkIndex, entry: TableEntry) -> bo
     }
 }
 
+/// Checks that entries behind the last of `chunk_count` chunks are unmapped in page `page_index`.
+///
+/// # Errors
+///
+/// `Corrupt` with the first one that is not.
+pub fn check_tail(page: &[u8], page_index: u32, chunk_count: u32) -> Result<(), FormatError> {
+    let first = page_index.saturating_mul(ENTRIES_PER_PAGE);
+    let within = usize::try_from(chunk_count.saturating_sub(first)).unwrap_or(usize::MAX);
+    let (entries, _) = page.as_chunks::<4>();
+    let mut behind = entries
+        .iter()
+        .skip(within)
+        .map(|bytes| u32::from_le_bytes(*bytes));
+    match behind.find(|raw| *raw != UNMAPPED) {
+        Some(raw) => Err(FormatError::corrupt(Field::TableTail, u64::from(raw))),
+        None => Ok(()),
+    }
+}
+
 /// Checks one page of the table: every entry below `store_chunks`, the tail unmapped.
 ///
 /// `page` is page `page_index` of the table, `chunk_count` the number of chunks of the disk.
@@ -104,19 +123,16 @@ pub fn check_page(
     chunk_count: u32,
     store_chunks: u32,
 ) -> Result<(), FormatError> {
-    let first = u64::from(page_index).saturating_mul(u64::from(ENTRIES_PER_PAGE));
+    let first = page_index.saturating_mul(ENTRIES_PER_PAGE);
+    let within = usize::try_from(chunk_count.saturating_sub(first)).unwrap_or(usize::MAX);
     let (entries, _) = page.as_chunks::<4>();
-    for (chunk, bytes) in (first..).zip(entries) {
+    for bytes in entries.iter().take(within) {
         let raw = u32::from_le_bytes(*bytes);
-        if chunk >= u64::from(chunk_count) {
-            if raw != UNMAPPED {
-                return Err(FormatError::corrupt(Field::TableTail, u64::from(raw)));
-            }
-        } else if let TableEntry::Chunk(StoreChunk(target)) = TableEntry::decode(raw)?
+        if let TableEntry::Chunk(StoreChunk(target)) = TableEntry::decode(raw)?
             && target >= store_chunks
         {
             return Err(FormatError::corrupt(Field::TableEntry, u64::from(raw)));
         }
     }
-    Ok(())
+    check_tail(page, page_index, chunk_count)
 }

@@ -15,7 +15,7 @@
 use crate::buffer::{Head, Op};
 use crate::device::{OpFlags, OpKind, Status};
 use crate::engine::{Disk, Tag, Work};
-use crate::format::page::{PageKind, page_checksum, write_checksum};
+use crate::format::page::{PageKind, page_checksum};
 use crate::format::{Header, PAGE_BYTES, PAGE_BYTES_U64, SLOT_BYTES, SlotIndex};
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
@@ -125,7 +125,7 @@ impl<S: Stores> Disk<S> {
         } else {
             cut
         };
-        self.map.dirty.cut();
+        self.map.cut();
         journal.checkpoint = Checkpoint {
             phase: CheckpointPhase::Pages,
             kind,
@@ -230,8 +230,7 @@ impl<S: Stores> Disk<S> {
                 break;
             }
             let sum = page_checksum(&journal.header.image_id, number, buffer);
-            // Without checksums there is no array to note it in.
-            let _ = write_checksum(&mut map.sums, number, sum);
+            map.sum_staged(number, sum);
             if !journal
                 .page_memory
                 .copy_in(u64::from(count) * PAGE_BYTES_U64, buffer)

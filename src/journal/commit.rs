@@ -255,13 +255,14 @@ impl<S: Stores> Disk<S> {
                     let Some(entry) = map.pending.get(next) else {
                         break;
                     };
-                    let mut record = map.record(ChunkIndex(entry.chunk), entry.in_commit);
+                    let chunk = ChunkIndex(entry.chunk);
+                    let mut record = map.record(chunk, entry.told, entry.in_commit);
                     if split && unit == 0 {
                         record.bits = None;
                     } else if split {
                         record.entry = None;
                     }
-                    if !writer.push_map(&record) {
+                    if !record.is_empty() && !writer.push_map(&record) {
                         break;
                     }
                     next = map.pending.sealed_next(next);
@@ -424,13 +425,10 @@ impl<S: Stores> Disk<S> {
             .durable_seq
             .max(commit.first_seq + u64::from(commit.units));
         for _ in 0..self.map.pending.capacity() {
-            let Some((index, chunk)) = self.map.pending.settle_next() else {
+            let Some(index) = self.map.pending.take_sealed() else {
                 break;
             };
-            if !self.map.loose {
-                self.map.mark_dirty(ChunkIndex(chunk));
-            }
-            self.map.pending.remove_if_idle(index);
+            self.map.settle(index);
         }
         self.settle_eager();
         if let Some(store) = commit.store {

@@ -46,7 +46,12 @@ impl<S: Stores> Disk<S> {
         let Some((eager, target)) = self.eager_target(index) else {
             return;
         };
-        let record = self.map.record(eager.chunk, target);
+        let Some(entry) = self.map.pending.get_mut(eager.entry) else {
+            return;
+        };
+        entry.seal(target);
+        let told = entry.told;
+        let record = self.map.record(eager.chunk, told, target);
         let offset = self.journal.unit_offset(self.journal.next_seq);
         let put = self.journal.put_unit(0, |writer| UnitFlags {
             last: writer.push_map(&record),
@@ -69,11 +74,9 @@ impl<S: Stores> Disk<S> {
         let sent = journal
             .commit_memory
             .send(&mut journal.ops, head, unit_bytes);
-        let (Some(op), Some(entry)) = (sent, self.map.pending.get_mut(eager.entry)) else {
+        let Some(op) = sent else {
             return self.poison();
         };
-        entry.sealed = true;
-        entry.in_commit = target;
         slot.outstanding += 1;
         slot.unit_sent = true;
         journal.eager = Some(eager);
@@ -153,13 +156,11 @@ impl<S: Stores> Disk<S> {
         let Some(eager) = self.journal.eager.take() else {
             return;
         };
-        let pending = &mut self.map.pending;
         // If the mapping changed once more, the commit has settled the newer value already.
         let waits = |entry: &&Pending| entry.sealed && entry.chunk == eager.chunk.0;
-        if pending.get(eager.entry).filter(waits).is_some() {
-            pending.settle(eager.entry);
-            self.map.mark_dirty(eager.chunk);
-            self.map.pending.remove_if_idle(eager.entry);
+        let entry = self.map.pending.get(eager.entry);
+        if entry.filter(waits).is_some() {
+            self.map.settle(eager.entry);
         }
     }
 }

@@ -239,9 +239,10 @@ impl Replay {
                     let chunk = ChunkIndex(record.chunk.0);
                     let mut value = map.mapping(chunk);
                     value.entry = record.entry.unwrap_or(value.entry);
-                    value.bits = record.bits.unwrap_or(value.bits);
+                    value.bits |= record.bits.unwrap_or(0);
                     map.set_mapping(chunk, value);
                     map.mark_dirty(chunk);
+                    map.sum_replayed(&record);
                 }
                 Record::Store(record) => {
                     self.store_bytes = self.store_bytes.max(record.store_bytes);

@@ -40,6 +40,7 @@ impl DirtyPages {
     }
 
     /// Whether a page is in `current`.
+    #[cfg(test)]
     pub(crate) fn is_current(&self, page: u32) -> bool {
         self.flags
             .get(page as usize)
@@ -66,6 +67,13 @@ impl DirtyPages {
         let rest = self.flags.get(from as usize..)?;
         let at = rest.iter().position(|flags| flags & OLD != 0)?;
         Some(from.saturating_add(at as u32))
+    }
+
+    /// Whether a page is in `old`.
+    pub(crate) fn is_old(&self, page: u32) -> bool {
+        self.flags
+            .get(page as usize)
+            .is_some_and(|flags| flags & OLD != 0)
     }
 
     /// Takes a page out of `old`.

@@ -14,6 +14,7 @@ mod dirty;
 mod loose;
 mod pending;
 mod runs;
+mod sums;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -44,7 +45,7 @@ pub(crate) struct Map {
     pub(crate) shape: Shape,
     /// Table pages, then bitmap pages, as they would be on disk.
     pub(crate) pages: Part<u8>,
-    /// Checksums of the pages as last written in place, as on disk.
+    /// Checksums of the pages as they were where the journal begins, as on disk (see `sums`).
     pub(crate) sums: Part<u8>,
     pub(crate) counts: PageCounts,
     pub(crate) dirty: DirtyPages,
@@ -205,13 +206,35 @@ impl Map {
         }
     }
 
-    /// The journal record that says `value` of a chunk.
-    pub(crate) fn record(&self, chunk: ChunkIndex, value: Mapping) -> MapRecord {
+    /// The journal record that turns the mapping `told` of a chunk into `value`.
+    pub(crate) fn record(&self, chunk: ChunkIndex, told: Mapping, value: Mapping) -> MapRecord {
+        let set = if bug(Bug::BitsRecordedTwice) {
+            value.bits
+        } else {
+            value.bits & !told.bits
+        };
+        let set = set & bitmap::group_mask(self.group_len(chunk));
+        let placed = self.has_table && value.entry != told.entry;
         MapRecord {
             chunk,
-            entry: self.has_table.then_some(value.entry),
-            bits: (self.group_len(chunk) != 0).then_some(value.bits),
+            entry: placed.then_some(value.entry),
+            bits: (set != 0).then_some(set),
         }
+    }
+
+    /// The newest record of a pending mapping is durable.
+    pub(crate) fn settle(&mut self, index: u16) {
+        let Some(settled) = self.pending.settle(index) else {
+            return;
+        };
+        let chunk = ChunkIndex(settled.chunk);
+        if !self.loose {
+            self.mark_dirty(chunk);
+            if !bug(Bug::SumsAheadOfTheCut) {
+                self.sum_settled(chunk, settled.from, settled.to);
+            }
+        }
+        self.pending.remove_if_idle(index);
     }
 
     /// Marks the pages that hold a chunk's mapping as changed by a durable record.
@@ -220,11 +243,15 @@ impl Map {
             self.dirty.mark(chunk.0 / table::ENTRIES_PER_PAGE);
         }
         if self.group_len(chunk) != 0 {
-            // 4096 bytes of 8 bits; a group never straddles a byte pair, so never a page.
-            let page = self.shape.first_block(chunk).0 >> 15;
-            self.dirty
-                .mark(self.counts.table_pages.saturating_add(page as u32));
+            self.dirty.mark(self.bitmap_page(chunk));
         }
+    }
+
+    /// Number of the page that holds the bits of a chunk, all of them: 4096 bytes of 8 bits, and a
+    /// group never straddles a byte pair.
+    fn bitmap_page(&self, chunk: ChunkIndex) -> u32 {
+        let page = self.shape.first_block(chunk).0 >> 15;
+        self.counts.table_pages.saturating_add(page as u32)
     }
 
     /// Whether something stands behind the last entry of the table or the last bit of the bitmap.
@@ -238,7 +265,7 @@ impl Map {
             || bitmap::check_page(self.bitmap(), 0, bits).is_err()
     }
 
-    /// Clears it.
+    /// Clears it, and marks the pages that it was on as changed.
     pub(crate) fn clear_tails(&mut self) {
         let (entries, bits) = self.tails();
         self.table_mut()
@@ -246,11 +273,11 @@ impl Map {
             .unwrap_or(&mut [])
             .fill(0xFF);
         bitmap::clear_tail(self.bitmap_mut(), bits);
-    }
-
-    /// Marks every page as changed; a deliberately wrong variant uses it.
-    pub(crate) fn mark_all_dirty(&mut self) {
-        for page in 0..self.counts.total() {
+        let counts = self.counts;
+        let first_table = (entries / PAGE_BYTES) as u32;
+        let first_bitmap = u32::try_from(bits >> 15).unwrap_or(u32::MAX);
+        let first_bitmap = counts.table_pages.saturating_add(first_bitmap);
+        for page in (first_table..counts.table_pages).chain(first_bitmap..counts.total()) {
             self.dirty.mark(page);
         }
     }

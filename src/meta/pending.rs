@@ -25,6 +25,8 @@ pub(crate) struct Pending {
     pub(crate) durable: Mapping,
     /// The value in the newest unit that is on its way; meaningful while `sealed`.
     pub(crate) in_commit: Mapping,
+    /// The value that the units before that one give, so that it says only what is new.
+    pub(crate) told: Mapping,
     /// Requests that write under this mapping and have not ended.
     pub(crate) holders: u16,
     /// The store chunk reads zeros wherever no completed or running write of its first owner put
@@ -46,19 +48,36 @@ impl Pending {
             self.durable
         }
     }
+
+    /// Notes that a unit with `value` is on its way.
+    pub(crate) fn seal(&mut self, value: Mapping) {
+        self.told = self.recorded();
+        self.sealed = true;
+        self.in_commit = value;
+    }
 }
+
+/// A mapping that became durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub(crate) chunk: u32,
+    /// The durable value until now.
+    pub(crate) from: Mapping,
+    pub(crate) to: Mapping,
+}
+
+/// What an unused chunk is mapped to.
+const NOTHING: Mapping = Mapping {
+    entry: TableEntry::Unmapped,
+    bits: 0,
+};
 
 const FREE: Pending = Pending {
     chunk: u32::MAX,
     reserved: u32::MAX,
-    durable: Mapping {
-        entry: TableEntry::Unmapped,
-        bits: 0,
-    },
-    in_commit: Mapping {
-        entry: TableEntry::Unmapped,
-        bits: 0,
-    },
+    durable: NOTHING,
+    in_commit: NOTHING,
+    told: NOTHING,
     holders: 0,
     fresh: false,
     dirty: false,
@@ -252,8 +271,7 @@ impl PendingTable {
         let index = self.dirty.head;
         let entry = self.get_mut(index)?;
         entry.dirty = false;
-        entry.sealed = true;
-        entry.in_commit = live;
+        entry.seal(live);
         let next = core::mem::replace(&mut entry.next_dirty, NONE);
         entry.next_sealed = NONE;
         self.dirty.head = next;
@@ -281,25 +299,26 @@ impl PendingTable {
     }
 
     /// The newest record of an entry is durable.
-    pub(crate) fn settle(&mut self, index: u16) {
-        if let Some(entry) = self.get_mut(index) {
-            entry.sealed = false;
-            entry.durable = entry.in_commit;
-        }
+    pub(crate) fn settle(&mut self, index: u16) -> Option<Settled> {
+        let entry = self.get_mut(index)?;
+        entry.sealed = false;
+        let from = core::mem::replace(&mut entry.durable, entry.in_commit);
+        Some(Settled {
+            chunk: entry.chunk,
+            from,
+            to: entry.durable,
+        })
     }
 
-    /// Takes the first entry of a commit that became durable; its sealed value is durable now.
-    /// Returns its index and chunk.
-    pub(crate) fn settle_next(&mut self) -> Option<(u16, u32)> {
+    /// Takes the first entry out of the commit under way.
+    pub(crate) fn take_sealed(&mut self) -> Option<u16> {
         let index = self.sealed.head;
-        self.settle(index);
         let entry = self.get_mut(index)?;
-        let chunk = entry.chunk;
         let next = core::mem::replace(&mut entry.next_sealed, NONE);
         self.sealed.head = next;
         if next == NONE {
             self.sealed.tail = NONE;
         }
-        Some((index, chunk))
+        Some(index)
     }
 }

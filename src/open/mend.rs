@@ -4,23 +4,15 @@
 //!   gone, and the checks that follow refuse the image if so.
 //! * Entries at or above the zero floor: the floor claims that they were never written, the entries
 //!   show that they were. Raising it only means that free chunks are zeroed before use.
-//! * What stands behind the last entry of the table or the last bit of the bitmap, where nothing is.
+//! * What stands behind the last entry of the table or the last bit of the bitmap, where nothing is and
+//!   no checksum looks.
 //!
 //! Everything else a repair does is recovery and a clean close (docs/DESIGN.md §6).
 
-use crate::engine::{Disk, Work};
+use crate::engine::Disk;
 use crate::format::table::TableEntry;
 use crate::stores::Stores;
-use crate::units::{BlockIndex, ChunkIndex};
-
-use super::recovery::Opening;
-
-impl<S: Stores> Opening<S> {
-    /// Whether pages are right in memory only, and [`Disk::rewrite_last_pages`] has work to do.
-    pub(crate) fn mended_tails(&self) -> bool {
-        self.mended_tails
-    }
-}
+use crate::units::ChunkIndex;
 
 impl<S: Stores> Disk<S> {
     /// The size of the store to go on with: what is there, if that is less than is on record. Without
@@ -46,29 +38,5 @@ impl<S: Stores> Disk<S> {
         } else {
             floor
         }
-    }
-
-    /// Puts the mappings at the ends of table and bitmap into the journal as they are, so that their
-    /// pages are written again: in place they have to be covered by a record, or a crash in between
-    /// would leave a page that fails its checksum.
-    pub(crate) fn rewrite_last_pages(&mut self) {
-        let shape = self.map.shape;
-        let last_entry = shape.chunk_count().checked_sub(1).map(ChunkIndex);
-        let last_bit = self.map.bitmap_blocks.checked_sub(1);
-        let of_bit = last_bit.map(|block| shape.chunk_of(shape.block_start(BlockIndex(block))));
-        for chunk in [last_entry.filter(|_| self.map.has_table), of_bit]
-            .into_iter()
-            .flatten()
-        {
-            let live = self.map.mapping(chunk);
-            let pending = &mut self.map.pending;
-            let at = pending
-                .find(chunk.0)
-                .or_else(|| pending.insert(chunk.0, live));
-            if let Some(at) = at {
-                pending.mark_dirty(at);
-            }
-        }
-        self.work.insert(Work::RETRY);
     }
 }

@@ -90,8 +90,6 @@ pub struct Opening<S: Stores> {
     pub(super) purpose: Purpose,
     /// What is wrong with the journal of an image that is only looked at.
     pub(super) faults: JournalFaults,
-    /// Something behind table or bitmap was cleared, in memory.
-    pub(super) mended_tails: bool,
     /// Journal units below this are read one by one, since some of them can not be read.
     singly: u64,
     /// Some unit could not be read.
@@ -125,7 +123,6 @@ impl<S: Stores> Opening<S> {
             reading: 0,
             purpose: layout.purpose,
             faults: JournalFaults::default(),
-            mended_tails: false,
             singly: 0,
             unreadable: false,
             doubtful_slot: layout.doubtful_slot,

@@ -4,7 +4,6 @@ use crate::engine::Disk;
 use crate::format::page::{PageKind, page_checksum, read_checksum};
 use crate::format::table::{self, TableEntry};
 use crate::format::{Field, FormatError, PAGE_BYTES, bitmap};
-use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::ChunkIndex;
 
@@ -41,13 +40,11 @@ impl<S: Stores> Opening<S> {
         let mut found = u32::try_from(self.replay.floor)
             .unwrap_or(u32::MAX)
             .min(recorded);
+        if repair && disk.map.has_tails() {
+            disk.map.clear_tails();
+        }
         disk.check_sums()?;
         if repair {
-            self.mended_tails = disk.map.has_tails();
-            disk.map.clear_tails();
-            if bug(Bug::TailsMendedInPlace) && self.mended_tails {
-                disk.map.mark_all_dirty();
-            }
             found = disk.mended_floor(found, recorded);
         }
         disk.check_contents(recorded)?;
@@ -99,11 +96,10 @@ impl<S: Stores> Disk<S> {
         })
     }
 
-    /// The checksum on record and the one found, if the page has one that must be right: a record
-    /// that was just replayed vouches for its page, which may have been torn in place.
+    /// The checksum that a page must have after replay, and the one it has; `None` without checksums.
     pub(crate) fn sums_of(&self, number: u32, page: &[u8; PAGE_BYTES]) -> Option<(u32, u32)> {
         let header = &self.journal.header;
-        if !header.has_checksums() || self.map.dirty.is_current(number) {
+        if !header.has_checksums() {
             return None;
         }
         let recorded = read_checksum(&self.map.sums, number).unwrap_or(0);

@@ -203,7 +203,6 @@ fn what_stands_behind_table_and_bitmap_is_cleared() {
         } else {
             patient.bitmap()[last] = 7;
         }
-        patient.seal_pages();
         patient.store();
         patient.is_mended(name, &content);
     }

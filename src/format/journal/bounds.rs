@@ -63,10 +63,16 @@ impl RecordBounds {
                 let raw = u64::from(entry.encode());
                 return Err(FormatError::corrupt(Field::RecordEntry, raw));
             }
-            if let TableEntry::Chunk(StoreChunk(target)) = entry
-                && target >= store_chunks
-            {
-                return Err(FormatError::corrupt(Field::TableEntry, u64::from(target)));
+            match entry {
+                TableEntry::Chunk(StoreChunk(target)) if target < store_chunks => {}
+                TableEntry::Chunk(StoreChunk(target)) => {
+                    return Err(FormatError::corrupt(Field::TableEntry, u64::from(target)));
+                }
+                // A record gives a chunk its place; nothing takes one away.
+                other => {
+                    let raw = u64::from(other.encode());
+                    return Err(FormatError::corrupt(Field::RecordEntry, raw));
+                }
             }
         }
         if let Some(bits) = map.bits {

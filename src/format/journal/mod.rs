@@ -123,7 +123,7 @@ pub enum Record {
     Store(StoreRecord),
 }
 
-/// The state of one chunk: its table entry, the bits of its blocks, or both.
+/// What is new of one chunk: its table entry, bits of its blocks, or both.
 ///
 /// Both in one record, because a chunk whose bit is set but whose entry is not would read zeros in
 /// place of the base (SPEC.md §7.3).
@@ -131,11 +131,19 @@ pub enum Record {
 pub struct MapRecord {
     /// The chunk of the disk.
     pub chunk: ChunkIndex,
-    /// Its table entry; `None` = unchanged.
+    /// Its table entry, which was unmapped before; `None` = unchanged.
     pub entry: Option<TableEntry>,
-    /// The bits of all its blocks, the first one least significant; `None` = unchanged. Zero for
-    /// blocks that the bitmap does not hold.
+    /// The bits that were clear and are set now, that of its first block least significant; `None` =
+    /// unchanged.
     pub bits: Option<u16>,
+}
+
+impl MapRecord {
+    /// Whether it says nothing, as no record on disk may.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entry.is_none() && self.bits.is_none()
+    }
 }
 
 /// Size and zero floor of the store; replay takes the maximum of each.

@@ -77,7 +77,10 @@ fn records_stay_inside_the_image() {
     assert_eq!(check(map(10, to(7), None)), Err(Field::RecordChunk));
     assert_eq!(check(map(u32::MAX, to(7), None)), Err(Field::RecordChunk));
     assert_eq!(check(map(9, to(8), None)), Err(Field::TableEntry));
-    assert_eq!(check(map(9, Some(TableEntry::Unmapped), None)), Ok(()));
+    for taken in [TableEntry::Unmapped, TableEntry::Unreadable] {
+        // A record gives a place; none takes one away.
+        assert_eq!(check(map(9, Some(taken), None)), Err(Field::RecordEntry));
+    }
     // The base covers chunks 0 to 4 whole.
     assert_eq!(check(map(4, None, Some(0xFFFF))), Ok(()));
     assert_eq!(check(map(5, None, Some(0))), Err(Field::RecordBits));

@@ -67,14 +67,22 @@ fn bits_cover_the_blocks_of_the_base_and_no_more() {
 }
 
 #[test]
-fn a_record_says_of_a_mapping_what_its_image_has_room_for() {
+fn a_record_says_what_is_new_and_what_its_image_has_room_for() {
     let value = Mapping {
         entry: TableEntry::Chunk(StoreChunk(3)),
         bits: 5,
     };
+    let nothing = Mapping {
+        entry: TableEntry::Unmapped,
+        bits: 0,
+    };
     let [both, table_only, bitmap_only, _] = every_kind();
+    let more = Mapping { bits: 7, ..value };
+    let record = both.record(ChunkIndex(0), value, more);
+    assert_eq!((record.entry, record.bits), (None, Some(2)));
+    assert!(both.record(ChunkIndex(0), more, more).is_empty());
     let said = |map: &Map, chunk| {
-        let record = map.record(ChunkIndex(chunk), value);
+        let record = map.record(ChunkIndex(chunk), nothing, value);
         assert_eq!(record.chunk, ChunkIndex(chunk));
         (record.entry, record.bits)
     };
@@ -198,4 +206,101 @@ fn memory_comes_back_to_the_arena_that_lent_it() {
         assert_eq!(map.reclaim(&mut ours), part == 4, "part {part}");
         assert_eq!(ours.finish().is_ok(), part == 4);
     }
+}
+
+/// The checksum of each page of a map as it stands.
+fn sums_of(map: &Map) -> Vec<u32> {
+    let id = ImageId([7; 16]);
+    let page = |number| page_checksum(&id, number, map.page(number).expect("a page"));
+    (0..map.counts.total()).map(page).collect()
+}
+
+fn put_sums(map: &mut Map) {
+    for (number, sum) in (0..).zip(sums_of(map)) {
+        assert!(write_checksum(&mut map.sums, number, sum));
+    }
+}
+
+fn sums_on_record(map: &Map) -> Vec<u32> {
+    let sum = |number| read_checksum(&map.sums, number).expect("a checksum");
+    (0..map.counts.total()).map(sum).collect()
+}
+
+/// Chunks on every page, with bits at both ends of a word.
+const EDGES: [u32; 9] = [0, 1, 2, 1023, 1024, 2047, 2048, 2200, 2500];
+
+fn mapped(chunk: u32, bits: u16) -> Mapping {
+    Mapping {
+        entry: TableEntry::Chunk(StoreChunk(5000 + chunk)),
+        bits,
+    }
+}
+
+const UNMAPPED: Mapping = Mapping {
+    entry: TableEntry::Unmapped,
+    bits: 0,
+};
+
+#[test]
+fn a_replayed_record_changes_the_checksum_as_it_changes_the_page() {
+    for mut map in [
+        map(DISK_BYTES, true, BASE_BYTES),
+        map(DISK_BYTES, true, 0),
+        map(DISK_BYTES, false, BASE_BYTES),
+    ] {
+        map.table_mut().fill(0xFF);
+        put_sums(&mut map);
+        for chunk in EDGES.map(ChunkIndex) {
+            let covered = bitmap::group_mask(map.group_len(chunk));
+            for (told, value) in [
+                (UNMAPPED, mapped(chunk.0, 0x8001)),
+                (mapped(chunk.0, 0x8001), mapped(chunk.0, 0x9009)),
+            ] {
+                let record = map.record(chunk, told, value);
+                map.set_mapping(
+                    chunk,
+                    Mapping {
+                        bits: value.bits & covered,
+                        ..value
+                    },
+                );
+                map.sum_replayed(&record);
+                assert_eq!(sums_on_record(&map), sums_of(&map), "{chunk:?}");
+            }
+        }
+    }
+}
+
+/// Law 3 lets pages run ahead of a checkpoint's cut; their checksums may not.
+#[test]
+fn what_settles_during_a_checkpoint_is_not_in_its_checksums() {
+    let mut map = map(DISK_BYTES, true, BASE_BYTES);
+    map.table_mut().fill(0xFF);
+    put_sums(&mut map);
+    let settle = |map: &mut Map, chunk: u32, bits| {
+        let old = map.mapping(ChunkIndex(chunk));
+        let new = mapped(chunk, bits);
+        map.set_mapping(ChunkIndex(chunk), new);
+        let at = map.pending.insert(chunk, old).expect("room");
+        map.pending.mark_dirty(at);
+        map.pending.seal_next(new).expect("dirty");
+        let sealed = map.pending.take_sealed().expect("sealed");
+        map.settle(sealed);
+    };
+    // Pages 0 and 3 belong to the checkpoint.
+    settle(&mut map, 0, 1);
+    map.cut();
+    let at_cut = sums_of(&map);
+    settle(&mut map, 1, 0x8000);
+    let mut buffer = [0; PAGE_BYTES];
+    for page in [0, 3] {
+        assert!(map.stage_page(page, &mut buffer, false));
+        map.sum_staged(page, page_checksum(&ImageId([7; 16]), page, &buffer));
+        map.dirty.clear_old(page);
+        // Page 0 is staged by now, page 3 is not when this settles.
+        settle(&mut map, 2 + page, 3);
+    }
+    // Of a page that is not the checkpoint's nothing is noted.
+    settle(&mut map, 1024, 1);
+    assert_eq!(sums_on_record(&map), at_cut);
 }

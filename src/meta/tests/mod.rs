@@ -11,6 +11,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::device::testing::arena_memory;
+use crate::format::page::{page_checksum, read_checksum, write_checksum};
 use crate::format::{BaseParams, CreateParams, ImageId, StoreChoice, plan_layout};
 
 const SECTOR: u64 = 512;

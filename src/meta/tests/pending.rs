@@ -100,12 +100,17 @@ impl Pair {
     }
 
     fn settle(&mut self) {
-        let settled = self.table.settle_next();
+        let at = self.table.take_sealed();
         let chunk = self.sealed.pop_front();
-        assert_eq!(settled.map(|(_, chunk)| chunk), chunk);
+        assert_eq!(at, chunk.and_then(|chunk| self.table.find(chunk)));
         if let Some(chunk) = chunk {
-            assert_eq!(settled.map(|(at, _)| at), self.table.find(chunk));
+            let settled = self.table.settle(at.expect("sealed")).expect("in use");
             let wanted = self.wanted.get_mut(&chunk).expect("in use");
+            let change = (wanted.durable, wanted.in_commit);
+            assert_eq!(
+                (settled.chunk, settled.from, settled.to),
+                (chunk, change.0, change.1)
+            );
             (wanted.sealed, wanted.durable) = (false, wanted.in_commit);
         }
     }

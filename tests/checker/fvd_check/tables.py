@@ -43,7 +43,8 @@ class Tables:
         self.bitmap = bytearray(source.read(header.bitmap_offset, header.bitmap_size))
         self.store_bytes = header.store_bytes
         self.floor = header.zero_floor_chunk
-        self.replayed_pages: set[int] = set()
+        #: Pages with everything taken back that was replayed into them, by number (§8).
+        self.before: dict[int, bytearray] = {}
 
     @property
     def table_pages(self) -> int:
@@ -91,10 +92,10 @@ class Tables:
             self.report.corrupt(record.where, "an entry, but there is no table")
             return
         fault = entry_fault(record.entry, self.header.store_chunks(self.store_bytes))
-        if fault:
-            self.report.corrupt(record.where, fault)
+        if fault or record.entry >= SPLIT_FIRST:
+            self.report.corrupt(record.where, fault or f"{record.entry:#010x} is no store chunk")
+        self._take_back(4 * record.chunk, b"\xff" * 4)
         struct.pack_into("<I", self.table, 4 * record.chunk, record.entry)
-        self.replayed_pages.add(4 * record.chunk // PAGE)
 
     def _replay_bits(self, record: MapRecord) -> None:
         first = record.chunk * self.header.blocks_per_chunk
@@ -107,32 +108,49 @@ class Tables:
         for bit in range(held):
             byte, mask = (first + bit) // 8, 1 << (first + bit) % 8
             if record.bits >> bit & 1:
+                at = len(self.table) + byte
+                self._take_back(at, bytes([self._before(at // PAGE)[at % PAGE] & ~mask]))
                 self.bitmap[byte] |= mask
-            else:
-                self.bitmap[byte] &= ~mask
-        self.replayed_pages.add(self.table_pages + first // 8 // PAGE)
+
+    def _before(self, number: int) -> bytearray:
+        """Page `number` without what was replayed. Pages are numbered over table and bitmap (§8)."""
+        return self.before.setdefault(number, self._page(number))
+
+    def _take_back(self, at: int, old: bytes) -> None:
+        """Byte `at`, counted over table and bitmap, was `old` before the journal."""
+        self._before(at // PAGE)[at % PAGE : at % PAGE + len(old)] = old
+
+    def _clear_tails(self) -> None:
+        """§8: what stands behind the last entry and the last bit counts as it has to be."""
+        header = self.header
+        for number in range(4 * header.chunks // PAGE, self.table_pages):
+            page = self._before(number)
+            start = max(4 * header.chunks - number * PAGE, 0)
+            page[start:] = b"\xff" * (PAGE - start)
+        for byte in range(header.base_blocks // 8, len(self.bitmap)):
+            kept = (1 << header.base_blocks % 8) - 1 if byte == header.base_blocks // 8 else 0
+            at = len(self.table) + byte
+            self._before(at // PAGE)[at % PAGE] &= kept
 
     def check_checksums(self, source: Source) -> None:
-        """§8: each page that no replayed record changes must match. Such a page is as it is on disk, so that the
-        order of this and of the replay does not matter."""
+        """§8: each page must match with what was replayed taken back."""
         header = self.header
         if not header.has_checksums:
             return
         offset = header.checksum_b_offset if header.checksum_active else header.checksum_a_offset
         array = source.read(offset, header.checksum_size)
+        self._clear_tails()
         pages = self.table_pages + len(self.bitmap) // PAGE
         for number in range(pages):
-            if number in self.replayed_pages:
-                continue
             stored = struct.unpack_from("<I", array, 4 * number)[0]
-            found = crc32c(header.image_id, struct.pack("<I", number), self._page(number))
+            found = crc32c(header.image_id, struct.pack("<I", number), bytes(self._before(number)))
             if stored != found:
                 what = f"checksum {found:08x}, but {stored:08x} at byte {offset + 4 * number}"
                 self.report.corrupt(self._where_page(number), what)
 
-    def _page(self, number: int) -> bytes:
+    def _page(self, number: int) -> bytearray:
         data, number = (self.table, number) if number < self.table_pages else (self.bitmap, number - self.table_pages)
-        return bytes(data[number * PAGE : (number + 1) * PAGE])
+        return data[number * PAGE : (number + 1) * PAGE]
 
     def _where_page(self, number: int) -> str:
         if number < self.table_pages:

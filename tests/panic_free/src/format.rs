@@ -8,7 +8,8 @@ use fvd::format::old::{
     CleanMark, OLD_HEADER_BYTES, OldRecord, OldRecords, decode_old_entry, mask_old_entries,
 };
 use fvd::format::page::{
-    ChecksumArray, PageCounts, PageKind, page_checksum, read_checksum, write_checksum,
+    ChecksumArray, PageCounts, PageKind, checksum_change, page_checksum, read_checksum,
+    write_checksum,
 };
 use fvd::format::table::{self, TableEntry};
 use fvd::format::{
@@ -82,6 +83,8 @@ keep! {
     fn(&mut [u8], u64, u64) -> bool = bitmap::set_range;
     fn(&[u8], u64) -> u64 = bitmap::count_set;
     fn(&[u8], u32, u64) -> Check<()> = bitmap::check_page;
+    fn(&[u8], u32, u32) -> Check<()> = table::check_tail;
+    fn(u32, u32) -> u32 = checksum_change;
     fn(&PageCounts, PageKind, u32) -> Option<u32> = PageCounts::number;
     fn(&PageCounts, u32) -> Option<(PageKind, u32)> = PageCounts::locate;
     fn(&ImageId, u32, &[u8; PAGE_BYTES]) -> u32 = page_checksum;

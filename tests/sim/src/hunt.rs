@@ -235,6 +235,8 @@ mod bugs {
         LastCommitTrusted "g=B8;s=w0,f/;T=5" 0
         NewerSlotTrusted "g=-;s=w0/w0,f;T=5" 0
         RewriteNotFlushed "g=-;s=w0,f,k/w0,f;T=5" 0
+        BitsRecordedTwice "g=B8;s=w0,f,w2,f/" 0
+        SumsAheadOfTheCut "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
         BitBeforeEntry "g=DB8;s=w0,f/" 0
         EntryNotFlushedBeforeBit "g=DB8;s=w0,f/" 0
     }

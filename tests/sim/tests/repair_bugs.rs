@@ -11,7 +11,6 @@ use repairs::{Clinic, patients};
 #[test]
 fn each_wrong_repair_is_caught() {
     for bug in [
-        Bug::TailsMendedInPlace,
         Bug::NewerSlotOverwritten,
         Bug::RecoveryPagesNotFlushed,
         Bug::RecoveryWithoutPages,
