@@ -4,16 +4,13 @@
 //! until a device wakes it or the time it was given comes.
 //!
 //! Invariants:
-//! 1. A wake-up is never lost: it sets a flag under a lock, and [`Driver::wait`] looks at that flag
-//!    under the same lock before it sleeps. One that arrives between a poll and the sleep therefore
-//!    ends the sleep at once.
+//! 1. A wake-up is never lost: one that arrives between a poll and the sleep ends the sleep at once.
 //! 2. A device that can not wake, or that nobody attached, is polled at least every
 //!    [`POLL_INTERVAL_MICROS`], so that a wake-up which never comes costs time, not progress.
 
 use core::task::Waker;
 use core::time::Duration;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::Wake;
+use std::sync::Arc;
 use std::time;
 
 use fvd::blocking;
@@ -23,6 +20,7 @@ use fvd::stores::Stores;
 use fvd::units::Instant;
 
 use crate::arena::HeapArena;
+use crate::bell::Bell;
 
 /// Longest sleep while a device that can not wake is attached, or none at all, microseconds.
 pub const POLL_INTERVAL_MICROS: u64 = 1_000;
@@ -68,51 +66,11 @@ pub enum Step<T> {
     Wait(When),
 }
 
-/// Sleeps until it is woken.
-#[derive(Debug, Default)]
-struct Parker {
-    woken: Mutex<bool>,
-    change: Condvar,
-}
-
-impl Wake for Parker {
-    fn wake(self: Arc<Parker>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Parker>) {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.change.notify_one();
-    }
-}
-
-impl Parker {
-    /// Sleeps until a wake-up, at most for `limit`, and takes the wake-up.
-    fn park(&self, limit: Option<Duration>) {
-        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-        match limit {
-            None => {
-                while !*woken {
-                    let guard = self.change.wait(woken);
-                    woken = guard.unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-            Some(limit) => {
-                let guard = self
-                    .change
-                    .wait_timeout_while(woken, limit, |woken| !*woken);
-                woken = guard.unwrap_or_else(PoisonError::into_inner).0;
-            }
-        }
-        *woken = false;
-    }
-}
-
 /// Drives things from one thread.
 #[derive(Debug)]
 pub struct Driver {
     clock: Clock,
-    parker: Arc<Parker>,
+    bell: Arc<Bell>,
     waker: Waker,
     /// Whether everything attached so far can wake this driver; `None` before anything is.
     all_wake: Option<bool>,
@@ -128,11 +86,11 @@ impl Driver {
     /// A driver whose clock starts now.
     #[must_use]
     pub fn new() -> Driver {
-        let parker = Arc::new(Parker::default());
+        let bell = Bell::new();
         Driver {
             clock: Clock::start(),
-            waker: Waker::from(Arc::clone(&parker)),
-            parker,
+            waker: bell.waker(),
+            bell,
             all_wake: None,
         }
     }
@@ -183,7 +141,7 @@ impl Driver {
         } else {
             Some(limit.unwrap_or(u64::MAX).min(POLL_INTERVAL_MICROS))
         };
-        self.parker.park(limit.map(Duration::from_micros));
+        self.bell.sleep(limit.map(Duration::from_micros));
     }
 
     /// What the functions of [`fvd::blocking`] wait with.

@@ -11,7 +11,7 @@
 //! | [`aligned`] | buffers that any device can take as they are |
 //!
 //! The core crate reads no clock, starts no thread and opens no file; all of that is here.
-//! Unsafe code is allowed in two files of [`mod@file`], for system calls, and in [`arena`] and
+//! Unsafe code is allowed in three files of [`mod@file`], for system calls, and in [`arena`] and
 //! [`aligned`], for memory.
 
 #[cfg(not(target_os = "linux"))]
@@ -19,6 +19,7 @@ compile_error!("fvd-std needs Linux: it uses fallocate, SEEK_HOLE and preadv/pwr
 
 pub mod aligned;
 pub mod arena;
+mod bell;
 pub mod drive;
 pub mod file;
 pub mod image;

@@ -12,24 +12,33 @@ use std::sync::Arc;
 use std::task::Wake;
 use std::thread;
 
-use common::{Bench, Noise, head};
+use common::{Bench, How, Noise, head};
 use fvd::buffer::{Loan, Op};
 use fvd::device::{BlockDevice, OpKind, Status, When};
 use fvd::units::Instant;
-use fvd_std::file::{FileDevice, FileOptions};
+use fvd_std::file::FileDevice;
 use tempfile::TempDir;
+
+on_every_adapter!(
+    thirty_two_random_operations_in_flight_keep_every_byte,
+    close_gives_every_operation_home_with_its_memory,
+    dropping_the_device_finishes_what_was_submitted,
+    a_completion_wakes_whoever_registered_last,
+    a_caller_that_sleeps_until_woken_needs_few_polls,
+    a_caller_that_forgets_to_notify_is_served_too,
+);
 
 const DEPTH: usize = 32;
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 1024;
 
-fn open_new() -> (TempDir, PathBuf, FileDevice) {
+fn open_new(how: How) -> (TempDir, PathBuf, FileDevice) {
     let folder = tempfile::tempdir().expect("temporary folder");
     let path = folder.path().join("disk");
     File::create(&path)
         .and_then(|file| file.set_len(BLOCKS * BLOCK as u64))
         .expect("new file");
-    let device = FileDevice::open(&path, &FileOptions::default()).expect("unlocked");
+    let device = FileDevice::open(&path, &how.options()).expect("unlocked");
     (folder, path, device)
 }
 
@@ -118,9 +127,8 @@ impl Load {
     }
 }
 
-#[test]
-fn thirty_two_random_operations_in_flight_keep_every_byte() {
-    let (_folder, path, mut device) = open_new();
+fn thirty_two_random_operations_in_flight_keep_every_byte(how: How) {
+    let (_folder, path, mut device) = open_new(how);
     let mut load = Load::new(7);
     load.bench.driver.attach(&mut device);
     for _ in 0..4_000 {
@@ -149,9 +157,8 @@ fn thirty_two_random_operations_in_flight_keep_every_byte() {
     }
 }
 
-#[test]
-fn close_gives_every_operation_home_with_its_memory() {
-    let (_folder, path, mut device) = open_new();
+fn close_gives_every_operation_home_with_its_memory(how: How) {
+    let (_folder, path, mut device) = open_new(how);
     let mut load = Load::new(8);
     for _ in 0..DEPTH {
         load.start(&mut device);
@@ -168,9 +175,8 @@ fn close_gives_every_operation_home_with_its_memory() {
     }
 }
 
-#[test]
-fn dropping_the_device_finishes_what_was_submitted() {
-    let (_folder, path, mut device) = open_new();
+fn dropping_the_device_finishes_what_was_submitted(how: How) {
+    let (_folder, path, mut device) = open_new(how);
     let mut bench = Bench::new();
     let mut expected = vec![0u8; BLOCKS as usize * BLOCK];
     let mut noise = Noise::new(9);
@@ -194,9 +200,8 @@ impl Wake for Counter {
     }
 }
 
-#[test]
-fn a_completion_wakes_whoever_registered_last() {
-    let (_folder, _path, mut device) = open_new();
+fn a_completion_wakes_whoever_registered_last(how: How) {
+    let (_folder, _path, mut device) = open_new(how);
     let mut bench = Bench::new();
     let early = Arc::new(Counter(AtomicUsize::new(0)));
     let late = Arc::new(Counter(AtomicUsize::new(0)));
@@ -218,9 +223,8 @@ fn a_completion_wakes_whoever_registered_last() {
     assert_eq!(early.0.load(Ordering::SeqCst), 0);
 }
 
-#[test]
-fn a_caller_that_sleeps_until_woken_needs_few_polls() {
-    let (_folder, _path, mut device) = open_new();
+fn a_caller_that_sleeps_until_woken_needs_few_polls(how: How) {
+    let (_folder, _path, mut device) = open_new(how);
     let mut bench = Bench::new();
     bench.driver.attach(&mut device);
     let mut polls = 0;
@@ -242,9 +246,8 @@ fn a_caller_that_sleeps_until_woken_needs_few_polls() {
     assert!(polls <= 300, "{polls} polls for 100 operations");
 }
 
-#[test]
-fn a_caller_that_forgets_to_notify_is_served_too() {
-    let (_folder, _path, mut device) = open_new();
+fn a_caller_that_forgets_to_notify_is_served_too(how: How) {
+    let (_folder, _path, mut device) = open_new(how);
     let mut bench = Bench::new();
     bench.driver.attach(&mut device);
     let op = bench.op(OpKind::Flush, 0, 0);

@@ -6,10 +6,27 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use common::{Bench, Noise, head};
+use common::{Bench, How, Noise, head};
 use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status};
 use fvd_std::file::{FileDevice, FileOptions, OpenError};
 use tempfile::TempDir;
+
+on_every_adapter!(
+    what_was_written_is_read_back_and_is_in_the_file,
+    leases_of_one_operation_are_contiguous_in_the_file,
+    a_partial_last_sector_reads_zeros_and_can_be_written,
+    a_file_cut_short_while_open_is_an_error_not_zeros,
+    illegal_operations_are_refused_before_they_touch_the_file,
+    a_read_only_device_refuses_every_change_and_still_flushes,
+    write_zeroes_that_may_unmap_gives_space_back,
+    write_zeroes_that_may_not_unmap_keeps_space,
+    discarded_ranges_read_zeros_to_the_byte,
+    growth_extends_the_file_with_zeros_and_the_geometry_with_it,
+    a_second_writer_and_a_reader_beside_a_writer_are_locked_out,
+    readers_share_a_file_and_keep_writers_out,
+    a_file_declares_a_whole_page_as_its_atomic_unit,
+    data_and_holes_are_told_apart,
+);
 
 /// A file of `len` bytes in a folder of its own.
 fn file(len: u64) -> (TempDir, PathBuf) {
@@ -21,18 +38,17 @@ fn file(len: u64) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn open(path: &Path) -> FileDevice {
-    FileDevice::open(path, &FileOptions::default()).expect("an unlocked file")
+fn open(path: &Path, how: How) -> FileDevice {
+    FileDevice::open(path, &how.options()).expect("an unlocked file")
 }
 
 const fn failed(error: DeviceError) -> Status {
     Status::Failed(error)
 }
 
-#[test]
-fn what_was_written_is_read_back_and_is_in_the_file() {
+fn what_was_written_is_read_back_and_is_in_the_file(how: How) {
     let (_folder, path) = file(1 << 20);
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     let data = Noise::new(1).bytes(4096);
     assert_eq!(bench.write(&mut device, 512, &data), Status::Done);
     assert_eq!(bench.read(&mut device, 512, 4096), Ok(data.clone()));
@@ -41,10 +57,9 @@ fn what_was_written_is_read_back_and_is_in_the_file() {
     assert_eq!(fs::read(&path).expect("file")[512..512 + 4096], data);
 }
 
-#[test]
-fn leases_of_one_operation_are_contiguous_in_the_file() {
+fn leases_of_one_operation_are_contiguous_in_the_file(how: How) {
     let (_folder, path) = file(1 << 20);
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     let lens = [512usize, 1024, 1, 511, 2048, 3, 509, 512];
     let data = Noise::new(2).bytes(lens.iter().sum());
     let mut op = bench.op(OpKind::Write, 8192, data.len() as u64);
@@ -71,11 +86,10 @@ fn leases_of_one_operation_are_contiguous_in_the_file() {
     assert_eq!(bench.read(&mut device, 8192, data.len()), Ok(data));
 }
 
-#[test]
-fn a_partial_last_sector_reads_zeros_and_can_be_written() {
+fn a_partial_last_sector_reads_zeros_and_can_be_written(how: How) {
     let (_folder, path) = file(0);
     fs::write(&path, [9u8; 1000]).expect("file");
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     assert_eq!(device.geometry().capacity_bytes, 1024);
     assert_eq!(device.len_at_open(), 1000);
     let mut expected = vec![9u8; 1024];
@@ -85,10 +99,9 @@ fn a_partial_last_sector_reads_zeros_and_can_be_written() {
     assert_eq!(bench.read(&mut device, 512, 512), Ok(vec![5; 512]));
 }
 
-#[test]
-fn a_file_cut_short_while_open_is_an_error_not_zeros() {
+fn a_file_cut_short_while_open_is_an_error_not_zeros(how: How) {
     let (_folder, path) = file(64 << 10);
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     File::options()
         .write(true)
         .open(&path)
@@ -108,10 +121,9 @@ fn a_file_cut_short_while_open_is_an_error_not_zeros() {
     );
 }
 
-#[test]
-fn illegal_operations_are_refused_before_they_touch_the_file() {
+fn illegal_operations_are_refused_before_they_touch_the_file(how: How) {
     let (_folder, path) = file(64 << 10);
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     let invalid = failed(DeviceError::Invalid);
     assert_eq!(bench.write(&mut device, 64 << 10, &[1; 512]), invalid);
     assert_eq!(bench.write(&mut device, u64::MAX - 511, &[1; 512]), invalid);
@@ -124,12 +136,12 @@ fn illegal_operations_are_refused_before_they_touch_the_file() {
     assert_eq!(fs::metadata(&path).expect("file").blocks(), 0);
 }
 
-#[test]
-fn a_read_only_device_refuses_every_change_and_still_flushes() {
+fn a_read_only_device_refuses_every_change_and_still_flushes(how: How) {
     let (_folder, path) = file(64 << 10);
     let options = FileOptions {
         grow_unit_bytes: Some(1 << 20),
-        ..FileOptions::read_only()
+        read_only: true,
+        ..how.options()
     };
     let mut device = FileDevice::open(&path, &options).expect("unlocked");
     let mut bench = Bench::new();
@@ -143,11 +155,10 @@ fn a_read_only_device_refuses_every_change_and_still_flushes() {
     assert_eq!(bench.read(&mut device, 0, 512), Ok(vec![0; 512]));
 }
 
-#[test]
-fn write_zeroes_that_may_unmap_gives_space_back() {
+fn write_zeroes_that_may_unmap_gives_space_back(how: How) {
     let (_folder, path) = file(0);
     fs::write(&path, vec![3u8; 1 << 20]).expect("file");
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     bench.run(&mut device, OpKind::Flush, 0, 0);
     let before = fs::metadata(&path).expect("file").blocks();
     let mut op = bench.op(OpKind::WriteZeroes, 4096, 512 << 10);
@@ -170,11 +181,10 @@ fn write_zeroes_that_may_unmap_gives_space_back() {
     );
 }
 
-#[test]
-fn write_zeroes_that_may_not_unmap_keeps_space() {
+fn write_zeroes_that_may_not_unmap_keeps_space(how: How) {
     let (_folder, path) = file(0);
     fs::write(&path, vec![3u8; 1 << 20]).expect("file");
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     bench.run(&mut device, OpKind::Flush, 0, 0);
     let before = fs::metadata(&path).expect("file").blocks();
     let status = bench.run(&mut device, OpKind::WriteZeroes, 512, 256 << 10);
@@ -188,11 +198,10 @@ fn write_zeroes_that_may_not_unmap_keeps_space() {
     assert!(fs::metadata(&path).expect("file").blocks() >= before);
 }
 
-#[test]
-fn discarded_ranges_read_zeros_to_the_byte() {
+fn discarded_ranges_read_zeros_to_the_byte(how: How) {
     let (_folder, path) = file(0);
     fs::write(&path, vec![3u8; 1 << 20]).expect("file");
-    let (mut device, mut bench) = (open(&path), Bench::new());
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
     let limits = device
         .geometry()
         .discard
@@ -209,12 +218,11 @@ fn discarded_ranges_read_zeros_to_the_byte() {
     assert!(data[end..].iter().all(|&byte| byte == 3));
 }
 
-#[test]
-fn growth_extends_the_file_with_zeros_and_the_geometry_with_it() {
+fn growth_extends_the_file_with_zeros_and_the_geometry_with_it(how: How) {
     let (_folder, path) = file(4096);
     let options = FileOptions {
         grow_unit_bytes: Some(1 << 20),
-        ..FileOptions::default()
+        ..how.options()
     };
     let mut device = FileDevice::open(&path, &options).expect("unlocked");
     let mut bench = Bench::new();
@@ -240,26 +248,24 @@ fn growth_extends_the_file_with_zeros_and_the_geometry_with_it() {
     );
 }
 
-#[test]
-fn a_second_writer_and_a_reader_beside_a_writer_are_locked_out() {
+fn a_second_writer_and_a_reader_beside_a_writer_are_locked_out(how: How) {
     let (_folder, path) = file(4096);
-    let writer = open(&path);
-    for options in [FileOptions::default(), FileOptions::read_only()] {
+    let writer = open(&path, how);
+    for options in [how.options(), FileOptions::read_only()] {
         let second = FileDevice::open(&path, &options);
         assert!(matches!(second, Err(OpenError::Locked)), "{second:?}");
     }
     drop(writer);
-    drop(open(&path));
+    drop(open(&path, how));
 }
 
-#[test]
-fn readers_share_a_file_and_keep_writers_out() {
+fn readers_share_a_file_and_keep_writers_out(how: How) {
     let (_folder, path) = file(4096);
     let options = FileOptions::read_only();
     let first = FileDevice::open(&path, &options).expect("unlocked");
     let second = FileDevice::open(&path, &options).expect("shared");
     assert_eq!(first.id(), second.id());
-    let writer = FileDevice::open(&path, &FileOptions::default());
+    let writer = FileDevice::open(&path, &how.options());
     assert!(matches!(writer, Err(OpenError::Locked)), "{writer:?}");
 }
 
@@ -315,30 +321,28 @@ fn senseless_options_are_refused() {
     }
 }
 
-#[test]
-fn a_file_declares_a_whole_page_as_its_atomic_unit() {
+fn a_file_declares_a_whole_page_as_its_atomic_unit(how: How) {
     let (_folder, path) = file(4096);
-    let device = open(&path);
+    let device = open(&path, how);
     assert_eq!(device.geometry().atomic_write_bytes, 4096);
     assert!(device.geometry().volatile_cache);
     drop(device);
     let options = FileOptions {
         atomic_write_bytes: Some(512),
-        ..FileOptions::default()
+        ..how.options()
     };
     let device = FileDevice::open(&path, &options).expect("unlocked");
     assert_eq!(device.geometry().atomic_write_bytes, 512);
 }
 
-#[test]
-fn data_and_holes_are_told_apart() {
+fn data_and_holes_are_told_apart(how: How) {
     let (_folder, path) = file(4 << 20);
     let raw = File::options().write(true).open(&path).expect("file");
     raw.write_all_at(&[1; 8192], 1 << 20).expect("write");
     raw.write_all_at(&[2; 4096], (4 << 20) - 4096)
         .expect("write");
     drop(raw);
-    let device = open(&path);
+    let device = open(&path, how);
     let first = device.next_data(0).expect("seek").expect("data");
     assert_eq!(first, 1 << 20..(1 << 20) + 8192);
     let second = device.next_data(first.end).expect("seek").expect("data");

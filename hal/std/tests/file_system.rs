@@ -33,7 +33,7 @@ fn a_block_device_is_a_store_of_fixed_size() {
     assert_eq!(geometry.capacity_bytes, 8 << 20);
     assert!(geometry.logical_block_bytes >= 512);
     assert_eq!(geometry.atomic_write_bytes, geometry.physical_block_bytes);
-    assert_eq!((geometry.growth, geometry.discard), (None, None));
+    assert_eq!(geometry.growth, None);
 
     let data = Noise::new(3).bytes(1 << 20);
     assert_eq!(bench.write(&mut device, 1 << 20, &data), Status::Done);

@@ -1,12 +1,25 @@
 //! A regular file or block device as a [`BlockDevice`].
 //!
-//! Operations are carried out by a few threads with positioned vectored I/O straight between the
-//! lent memory and the page cache, so that many are in flight on one file and complete in any order.
+//! Operations are carried out by the kernel, told of a whole batch in one system call (`io_uring`), or
+//! by a few threads where it refuses that. Either way data move straight between the lent memory and
+//! the page cache, or the medium if [`FileOptions::cache`] says so; many operations are in flight on
+//! one file and complete in any order.
+//!
+//! | file | its one job |
+//! | --- | --- |
+//! | `open` | what is accepted, the lock, the geometry |
+//! | `backend` | who carries out operations |
+//! | `ring`, `alarm` | the kernel; whom to wake then |
+//! | `pool` | threads |
+//! | `execute` | one operation, on the thread that calls it |
+//! | `sys` | system calls |
+//! | `unnamed` | files that appear whole or not at all |
 //!
 //! What it promises, in the terms of the [power-loss contract](fvd::device):
 //!
-//! * The page cache is a **volatile cache**; a flush is `fdatasync`. After one flush failed, all
-//!   later ones fail, because the kernel reports a lost page only once.
+//! * The page cache is a **volatile cache**; a flush is `fdatasync`, and a write with FUA one that the
+//!   kernel makes durable (`RWF_DSYNC`). After one of these failed, all later flushes fail, because
+//!   the kernel reports a lost page only once.
 //! * **Atomic unit.** Nobody promises much here: a file system may put a page anywhere, and a medium
 //!   with 4096-byte physical blocks behind 512-byte sectors can damage the neighbours of a sector
 //!   when power fails during a write. A torn unit is found by its checksum, a damaged neighbour may
@@ -15,18 +28,22 @@
 //! * A file whose length is no multiple of 512 counts as rounded up; the missing bytes read zeros.
 //!   Anything else that is missing is an I/O error: the file was cut short while it was open.
 //! * **Zeroes** are made by the file system if it can (a hole with `MAY_UNMAP`, else an unwritten
-//!   range), and written otherwise. **Discard** punches holes, which read zeros; it is offered for
-//!   regular files on file systems that can. **Growth** extends a regular file, sparsely.
+//!   range), and written otherwise. **Discard** punches holes, which read zeros, on file systems that
+//!   can, and is passed on by block devices that say they can, with nothing promised of what is read
+//!   afterwards. **Growth** extends a regular file, sparsely.
 //!
 //! Invariants:
-//! 1. An accepted op is owned by this device until its system calls have returned, also when the
-//!    device is dropped: its threads are joined first.
+//! 1. An accepted op is owned by this device until the kernel is done with it, also when the device
+//!    is dropped: it waits for that first.
 //! 2. Whoever opens a file holds an advisory lock (`flock`) on it: exclusive for writing, shared for
 //!    reading. It ends with the device.
 
+mod alarm;
+mod backend;
 mod execute;
 mod open;
 mod pool;
+mod ring;
 mod sys;
 mod unnamed;
 
@@ -35,15 +52,17 @@ use core::task::Waker;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use fvd::buffer::{Op, OpQueue};
 use fvd::device::{BlockDevice, Geometry, OpKind, Status, When, refuse};
 use fvd::units::Instant;
 
+use backend::Backend;
+use execute::Target;
 pub use execute::reserve;
 pub(crate) use open::open_path;
-pub use open::{FileId, FileOptions, OpenError};
-use pool::Pool;
+pub use open::{Aio, Cache, FileId, FileOptions, OpenError};
 pub use unnamed::{create_unnamed, give_name, rename_to_free};
 
 /// A file or block device with many operations in flight.
@@ -66,14 +85,13 @@ pub use unnamed::{create_unnamed, give_name, rename_to_free};
 /// # }
 /// ```
 pub struct FileDevice {
-    pool: Pool,
+    backend: Backend,
+    target: Arc<Target>,
     geometry: Geometry,
     id: FileId,
-    /// Bytes in the file when it was opened.
-    len_bytes: u64,
-    /// Submitted, and not yet handed to the threads: one hand-over per batch.
+    /// Submitted, and not yet handed over: once per batch.
     staged: OpQueue,
-    /// Completed, and collected from the threads.
+    /// Completed, and collected.
     done: OpQueue,
 }
 
@@ -96,13 +114,17 @@ impl FileDevice {
     /// # Errors
     /// See [`OpenError`]; notably [`OpenError::Locked`].
     pub fn from_file(file: File, options: &FileOptions) -> Result<FileDevice, OpenError> {
-        let (target, geometry, id) = open::prepare(file, options)?;
-        let len_bytes = target.len_at_open();
+        let (target, mut geometry, id) = open::prepare(file, options)?;
+        let target = Arc::new(target);
+        let backend = Backend::start(&target, options.aio, options.threads)?;
+        if backend.is_ring() {
+            geometry.queue_depth = ring::DEPTH;
+        }
         Ok(FileDevice {
-            pool: Pool::start(target, options.threads)?,
+            backend,
+            target,
             geometry,
             id,
-            len_bytes,
             staged: OpQueue::new(),
             done: OpQueue::new(),
         })
@@ -117,7 +139,19 @@ impl FileDevice {
     /// Bytes in the file when it was opened; the capacity is this in whole sectors.
     #[must_use]
     pub fn len_at_open(&self) -> u64 {
-        self.len_bytes
+        self.target.len_at_open()
+    }
+
+    /// Whether the kernel carries out operations by itself (`io_uring`).
+    #[must_use]
+    pub fn is_io_uring(&self) -> bool {
+        self.backend.is_ring()
+    }
+
+    /// Whether data go around the page cache.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.target.is_direct()
     }
 
     /// The first range at or after `from` that may hold something else than zeros, as far as the file
@@ -126,16 +160,16 @@ impl FileDevice {
     /// # Errors
     /// What the system says.
     pub fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
-        sys::next_data(&self.pool.target().file, from, self.geometry.capacity_bytes)
+        sys::next_data(&self.target.file, from, self.geometry.capacity_bytes)
     }
 
-    /// Carries out everything submitted, ends the threads and gives all completions that were not
-    /// polled, so that the memory they carry can go home. Waits for the disk.
+    /// Carries out everything submitted, waits for it and gives all completions that were not
+    /// polled, so that the memory they carry can go home.
     pub fn close(mut self) -> OpQueue {
-        self.pool.hand_over(&mut self.staged);
-        self.pool.stop();
+        self.backend.hand_over(&mut self.staged);
+        self.backend.stop();
         let mut all = core::mem::take(&mut self.done);
-        let mut rest = self.pool.collect();
+        let mut rest = self.backend.collect();
         while let Some(op) = rest.pop_front() {
             all.push_back(op);
         }
@@ -143,8 +177,8 @@ impl FileDevice {
     }
 
     fn next_done(&mut self) -> Option<Op> {
-        if self.done.is_empty() && self.pool.done_count() > 0 {
-            self.done = self.pool.collect();
+        if self.done.is_empty() && self.backend.has_work() {
+            self.done = self.backend.collect();
         }
         self.done.pop_front()
     }
@@ -174,7 +208,7 @@ impl BlockDevice for FileDevice {
 
     fn notify(&mut self) {
         if !self.staged.is_empty() {
-            self.pool.hand_over(&mut self.staged);
+            self.backend.hand_over(&mut self.staged);
         }
     }
 
@@ -183,28 +217,30 @@ impl BlockDevice for FileDevice {
         self.notify();
         let op = self.next_done()?;
         if op.kind() == OpKind::Grow && op.status() == Status::Done {
-            let grown = execute::whole_sectors(op.len());
+            let grown =
+                execute::whole_blocks(op.len(), u64::from(self.geometry.logical_block_bytes));
             self.geometry.capacity_bytes = self.geometry.capacity_bytes.max(grown);
         }
         Some(op)
     }
 
     fn poll_at(&self) -> When {
-        let work = !self.done.is_empty() || !self.staged.is_empty() || self.pool.done_count() > 0;
+        let work = !self.done.is_empty() || !self.staged.is_empty() || self.backend.has_work();
         if work { When::Now } else { When::Event }
     }
 
     fn set_waker(&mut self, waker: &Waker) -> bool {
-        self.pool.set_waker(waker);
-        true
+        self.backend.set_waker(waker)
     }
 }
 
 impl Drop for FileDevice {
-    /// Carries out what was submitted and waits until the threads have let go of all lent memory, then
+    /// Carries out what was submitted and waits until nobody uses lent memory any more, then
     /// leaks what was not polled.
     fn drop(&mut self) {
-        self.pool.hand_over(&mut self.staged);
-        self.pool.stop();
+        self.backend.hand_over(&mut self.staged);
+        self.backend.stop();
+        // Whoever opens the file next must not depend on when the kernel lets go of it.
+        let _ = self.target.file.unlock();
     }
 }

@@ -1,7 +1,7 @@
 //! Opening a file as a device: what is accepted, the lock, and what the device says of itself.
 
 use core::fmt;
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -11,7 +11,7 @@ use fvd::device::{DiscardLimits, Geometry, Growth, WriteZeroesLimits};
 use fvd::units::SECTOR_BYTES;
 
 use super::execute::{self, Target};
-use super::sys;
+use super::sys::{self, DirectAlign};
 
 /// Page of the page cache, and block of all but very old media and file systems, bytes.
 const PAGE_BYTES: u32 = 4096;
@@ -32,7 +32,8 @@ pub struct FileOptions {
     pub read_only: bool,
     /// Lets a regular file grow, in steps of this many bytes. Ignored for a block device.
     pub grow_unit_bytes: Option<u64>,
-    /// Threads that carry out operations, at least 1. As many operations run at once.
+    /// Threads that carry out operations, at least 1, if it is not the kernel that does. As many
+    /// operations run at once.
     pub threads: usize,
     /// Overrides [`Geometry::atomic_write_bytes`]: a power of two, at least 512. Without it, what a
     /// block device names as its physical block, and 4096 for a regular file.
@@ -40,10 +41,40 @@ pub struct FileOptions {
     /// Leaves out the bytes behind the last whole sector of a regular file. Without it they count as
     /// a sector that ends in zeros, as a raw disk of any size needs.
     pub whole_sectors: bool,
+    /// Who carries out operations.
+    pub aio: Aio,
+    /// Whether data pass through the page cache.
+    pub cache: Cache,
+}
+
+/// Who carries out the operations of a file device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Aio {
+    /// The kernel where it offers `io_uring`, else threads.
+    #[default]
+    Auto,
+    /// Threads of this process.
+    Threads,
+    /// The kernel, through `io_uring`; opening fails if it refuses.
+    IoUring,
+}
+
+/// Whether data pass through the page cache of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cache {
+    /// They do.
+    #[default]
+    Buffered,
+    /// They go straight between memory and medium (`O_DIRECT`) where the file system can do that;
+    /// [`FileDevice::is_direct`](super::FileDevice::is_direct) tells. What its blocks are is then in
+    /// the geometry, and memory that does not fit its alignment is copied on the way.
+    Direct,
 }
 
 impl Default for FileOptions {
-    /// Read and write, no growth, 8 threads.
+    /// Read and write, no growth, `io_uring` or else 8 threads, through the page cache.
     fn default() -> FileOptions {
         FileOptions {
             read_only: false,
@@ -51,6 +82,8 @@ impl Default for FileOptions {
             threads: 8,
             atomic_write_bytes: None,
             whole_sectors: false,
+            aio: Aio::Auto,
+            cache: Cache::Buffered,
         }
     }
 }
@@ -76,6 +109,8 @@ pub enum OpenError {
     NotAStore,
     /// An option has a value that makes no sense.
     BadOption(&'static str),
+    /// The kernel refuses `io_uring`, and nothing else was asked for.
+    NoIoUring(io::Error),
     /// The system refused.
     Io(io::Error),
 }
@@ -86,6 +121,9 @@ impl fmt::Display for OpenError {
             OpenError::Locked => f.write_str("locked: it is open elsewhere"),
             OpenError::NotAStore => f.write_str("neither a regular file nor a block device"),
             OpenError::BadOption(what) => f.write_str(what),
+            OpenError::NoIoUring(error) => {
+                write!(f, "the kernel refuses io_uring, use threads: {error}")
+            }
             OpenError::Io(error) => error.fmt(f),
         }
     }
@@ -94,7 +132,7 @@ impl fmt::Display for OpenError {
 impl core::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            OpenError::Io(error) => Some(error),
+            OpenError::Io(error) | OpenError::NoIoUring(error) => Some(error),
             _ => None,
         }
     }
@@ -138,19 +176,34 @@ pub(super) fn prepare(
     let metadata = file.metadata()?;
     let id = identify(&metadata)?;
     lock(&file, options.read_only)?;
+    sys::set_blocking(&file)?;
+    let align = match options.cache {
+        Cache::Direct => sys::set_direct(&file)?,
+        Cache::Buffered => None,
+    };
     let (len, geometry) = match id {
         FileId::Regular(..) => {
             // Asked again: a writer that held the lock until now may have changed it.
             let len = file.metadata()?.len();
-            (len, regular_geometry(len, options))
+            (len, regular_geometry(len, align, options))
         }
         FileId::Block(_) => {
             let len = file.seek(SeekFrom::End(0))?;
             let (logical, physical) = sys::block_sizes(&file)?;
+            let logical = align.map_or(logical, |align| logical.max(align.offset));
             (len, block_geometry(len, logical, physical, options)?)
         }
     };
-    let target = Target::new(file, options.read_only, len, geometry.capacity_bytes);
+    let geometry = Geometry {
+        memory_align_bytes: align.map_or(1, |align| align.memory),
+        ..geometry
+    };
+    let target = Target::new(file, len, &geometry, matches!(id, FileId::Block(_)));
+    let target = match align {
+        Some(align) => target.with_direct(align),
+        None => Some(target),
+    };
+    let target = target.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
     let geometry = Geometry {
         discard: discard_limits(&target, id, &geometry),
         ..geometry
@@ -213,7 +266,7 @@ fn common_geometry(capacity_bytes: u64, options: &FileOptions) -> Geometry {
         queue_depth: u16::try_from(options.threads.saturating_mul(4)).unwrap_or(u16::MAX),
         read_only: options.read_only,
         volatile_cache: true,
-        fua: false,
+        fua: true,
         discard: None,
         write_zeroes: (!options.read_only).then_some(WriteZeroesLimits {
             max_bytes: RANGE_MAX_BYTES,
@@ -223,7 +276,9 @@ fn common_geometry(capacity_bytes: u64, options: &FileOptions) -> Geometry {
     }
 }
 
-fn regular_geometry(len: u64, options: &FileOptions) -> Geometry {
+fn regular_geometry(len: u64, align: Option<DirectAlign>, options: &FileOptions) -> Geometry {
+    let logical = align.map_or(SECTOR_BYTES as u32, |align| align.offset);
+    let block = u64::from(logical);
     let growth = match options.grow_unit_bytes {
         Some(unit_bytes) if !options.read_only => Some(Growth {
             unit_bytes,
@@ -233,12 +288,13 @@ fn regular_geometry(len: u64, options: &FileOptions) -> Geometry {
         _ => None,
     };
     let capacity = if options.whole_sectors {
-        len - len % SECTOR_BYTES
+        len - len % block
     } else {
-        execute::whole_sectors(len)
+        execute::whole_blocks(len, block)
     };
     Geometry {
         growth,
+        logical_block_bytes: logical,
         ..common_geometry(capacity, options)
     }
 }
@@ -266,21 +322,41 @@ fn block_geometry(
     })
 }
 
-/// Discard is offered where holes can be punched. A block device is not asked: there is no harmless
-/// question.
+/// Discard is offered where holes can be punched, and where a block device says that it can.
 fn discard_limits(target: &Target, id: FileId, geometry: &Geometry) -> Option<DiscardLimits> {
-    let regular = matches!(id, FileId::Regular(..));
+    if geometry.read_only {
+        return None;
+    }
+    if let FileId::Block(device) = id {
+        return block_discard_limits(device, geometry);
+    }
     // The file may be longer than what counts of it.
     let beyond = geometry
         .capacity_bytes
         .max(target.len_at_open())
         .next_multiple_of(u64::from(PAGE_BYTES));
-    if geometry.read_only || !regular || !target.can_punch(beyond) {
-        return None;
-    }
-    Some(DiscardLimits {
+    target.can_punch(beyond).then_some(DiscardLimits {
         granularity_bytes: PAGE_BYTES,
         max_bytes: RANGE_MAX_BYTES,
         zeroes_after: true,
+    })
+}
+
+/// What the kernel says that a block device can discard. What such a range reads afterwards is the
+/// device's own affair.
+fn block_discard_limits(device: u64, geometry: &Geometry) -> Option<DiscardLimits> {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let of = |place: &str, name: &str| -> Option<u64> {
+        let path = format!("/sys/dev/block/{major}:{minor}/{place}queue/{name}");
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    // A partition has the queue of its disk.
+    let limit = |name: &str| of("", name).or_else(|| of("../", name));
+    let max_bytes = limit("discard_max_bytes").filter(|bytes| *bytes != 0)?;
+    let granularity = limit("discard_granularity")?.max(u64::from(geometry.logical_block_bytes));
+    Some(DiscardLimits {
+        granularity_bytes: u32::try_from(granularity).ok()?,
+        max_bytes: max_bytes.min(RANGE_MAX_BYTES),
+        zeroes_after: false,
     })
 }

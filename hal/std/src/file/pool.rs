@@ -18,7 +18,7 @@ use fvd::buffer::{Op, OpQueue};
 use super::execute::Target;
 
 /// Stack of a worker, bytes. A worker calls nothing deep.
-const STACK_BYTES: usize = 128 << 10;
+pub(super) const STACK_BYTES: usize = 128 << 10;
 
 struct Inbox {
     ops: OpQueue,
@@ -33,7 +33,7 @@ struct Outbox {
 }
 
 struct Shared {
-    target: Target,
+    target: Arc<Target>,
     inbox: Mutex<Inbox>,
     work: Condvar,
     outbox: Mutex<Outbox>,
@@ -48,7 +48,7 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Starts `threads` workers, at least one.
-    pub(super) fn start(target: Target, threads: usize) -> io::Result<Pool> {
+    pub(super) fn start(target: Arc<Target>, threads: usize) -> io::Result<Pool> {
         let shared = Arc::new(Shared {
             target,
             inbox: Mutex::new(Inbox {
@@ -77,11 +77,6 @@ impl Pool {
                 .push(builder.spawn(move || shared.work_until_stopped())?);
         }
         Ok(pool)
-    }
-
-    /// What the workers work on.
-    pub(super) fn target(&self) -> &Target {
-        &self.shared.target
     }
 
     /// Hands over all of `ops` and wakes as many workers as can help.

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use fvd::buffer::{Op, SEGMENTS_MAX};
+use fvd::device::OpFlags;
 
 /// Which way a transfer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub(super) enum Direction {
 }
 
 /// Moves bytes between the file and the leases of `op`, both from `done` bytes into the operation.
+/// With FUA a write is durable when it returns.
 ///
 /// Returns the bytes moved, often fewer than asked for: 0 from a read is the end of the file.
 pub(super) fn transfer_some(
@@ -33,6 +35,7 @@ pub(super) fn transfer_some(
     let count = fill_vectors(op, done, &mut vectors);
     let offset = signed(op.offset().saturating_add(done))?;
     let (fd, count) = (file.as_raw_fd(), count as libc::c_int);
+    let durable = op.flags().contains(OpFlags::FUA);
     let moved = match direction {
         // SAFETY:
         // 1. `vectors[..count]` are initialised and outlive the call;
@@ -41,22 +44,31 @@ pub(super) fn transfer_some(
         // 3. the call is over when it returns: the kernel keeps no pointer to the memory.
         Direction::Read => unsafe { libc::preadv64(fd, vectors.as_ptr(), count, offset) },
         // SAFETY: as above.
+        Direction::Write if durable => unsafe {
+            libc::pwritev2(fd, vectors.as_ptr(), count, offset, libc::RWF_DSYNC)
+        },
+        // SAFETY: as above.
         Direction::Write => unsafe { libc::pwritev64(fd, vectors.as_ptr(), count, offset) },
     };
     u64::try_from(moved).map_err(|_| io::Error::last_os_error())
 }
 
-const EMPTY_VECTOR: libc::iovec = libc::iovec {
+pub(super) const EMPTY_VECTOR: libc::iovec = libc::iovec {
     iov_base: core::ptr::null_mut(),
     iov_len: 0,
 };
 
-/// Names the memory of `op` after its first `skip` bytes. Returns the number of vectors.
-fn fill_vectors(op: &mut Op, skip: u64, vectors: &mut [libc::iovec; SEGMENTS_MAX]) -> usize {
+/// Names the memory of `op` after its first `skip` bytes. Returns the number of vectors, which may be
+/// used for as long as `op` is owned.
+pub(super) fn fill_vectors(
+    op: &mut Op,
+    skip: u64,
+    vectors: &mut [libc::iovec; SEGMENTS_MAX],
+) -> usize {
     let (mut skip, mut count) = (skip, 0);
     for index in 0..op.segment_count() {
-        // SAFETY: the pointer is used only by the system call of our caller, who owns `op` until that
-        // call has returned.
+        // SAFETY: nothing here uses the pointer. Those who hand it to the kernel own `op` until the
+        // kernel is done with it.
         let Some((start, len)) = (unsafe { op.segment_raw(index) }) else {
             break;
         };
@@ -76,6 +88,18 @@ fn fill_vectors(op: &mut Op, skip: u64, vectors: &mut [libc::iovec; SEGMENTS_MAX
     count
 }
 
+/// Whether direct I/O takes all memory of `op` as it is.
+pub(super) fn is_aligned(op: &Op, align: DirectAlign) -> bool {
+    (0..op.segment_count()).all(|index| {
+        // SAFETY: only the address is looked at.
+        let segment = unsafe { op.segment_raw(index) };
+        segment.is_none_or(|(start, len)| {
+            (start.as_ptr() as usize).is_multiple_of(align.memory as usize)
+                && len.is_multiple_of(align.offset as usize)
+        })
+    })
+}
+
 /// How a range is made to read zeros without writing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ZeroMode {
@@ -85,17 +109,92 @@ pub(super) enum ZeroMode {
     ZeroRange,
 }
 
+impl ZeroMode {
+    /// The mode of `fallocate`.
+    pub(super) const fn flags(self) -> libc::c_int {
+        libc::FALLOC_FL_KEEP_SIZE
+            | match self {
+                ZeroMode::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
+                ZeroMode::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
+            }
+    }
+}
+
 /// Makes `offset..offset + len` read zeros. Never changes the length of the file.
 pub(super) fn zero_range(file: &File, mode: ZeroMode, offset: u64, len: u64) -> io::Result<()> {
-    let mode = libc::FALLOC_FL_KEEP_SIZE
-        | match mode {
-            ZeroMode::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
-            ZeroMode::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
-        };
     let (offset, len) = (signed(offset)?, signed(len)?);
     // SAFETY: takes no pointers; the descriptor is open for as long as `file` is borrowed.
-    let result = unsafe { libc::fallocate64(file.as_raw_fd(), mode, offset, len) };
+    let result = unsafe { libc::fallocate64(file.as_raw_fd(), mode.flags(), offset, len) };
     check(result)
+}
+
+/// Tells a block device that `offset..offset + len` is not needed any more.
+pub(super) fn discard_blocks(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let range = [offset, len];
+    // SAFETY: BLKDISCARD reads two 64-bit numbers from the pointer, which is valid for the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), BLKDISCARD, range.as_ptr()) })
+}
+
+/// `_IO(0x12, 119)`, which libc does not have.
+const BLKDISCARD: libc::Ioctl = 0x1277;
+
+/// Alignments that direct I/O needs, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DirectAlign {
+    /// Of memory.
+    pub(super) memory: u32,
+    /// Of offsets and lengths in the file.
+    pub(super) offset: u32,
+}
+
+/// Has transfers of `file` wait for what they need, as a ring expects it of files that are opened
+/// without waiting.
+pub(super) fn set_blocking(file: &File) -> io::Result<()> {
+    let flags = status_flags(file)?;
+    set_status_flags(file, flags & !libc::O_NONBLOCK)
+}
+
+/// Has transfers of `file` go around the page cache. `None` if the file system can not do that.
+pub(super) fn set_direct(file: &File) -> io::Result<Option<DirectAlign>> {
+    let flags = status_flags(file)?;
+    match set_status_flags(file, flags | libc::O_DIRECT) {
+        Ok(()) => Ok(Some(direct_align(file))),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn status_flags(file: &File) -> io::Result<libc::c_int> {
+    // SAFETY: takes no pointers; the descriptor is open for as long as `file` is borrowed.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(flags)
+}
+
+fn set_status_flags(file: &File, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes no pointers; the descriptor is open for as long as `file` is borrowed.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) })
+}
+
+/// What the kernel says of alignments; a page where it says nothing.
+fn direct_align(file: &File) -> DirectAlign {
+    const PAGE: u32 = 4096;
+    let mut answer = core::mem::MaybeUninit::<libc::statx>::zeroed();
+    let (fd, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
+    let mask = libc::STATX_DIOALIGN;
+    // SAFETY: the path is a string that ends in a zero byte, and the answer has room for a `statx`.
+    let result = unsafe { libc::statx(fd, c"".as_ptr(), flags, mask, answer.as_mut_ptr()) };
+    // SAFETY: all zeros is a valid `statx`, and the kernel writes nothing but valid ones.
+    let answer = unsafe { answer.assume_init() };
+    let sane = |bytes: u32| (bytes.is_power_of_two() && bytes <= PAGE).then_some(bytes);
+    let known = result == 0 && answer.stx_mask & mask != 0;
+    let of = |bytes: u32| sane(bytes).filter(|_| known).unwrap_or(PAGE);
+    DirectAlign {
+        memory: of(answer.stx_dio_mem_align),
+        offset: of(answer.stx_dio_offset_align).max(512),
+    }
 }
 
 /// Takes space for the first `len` bytes of the file, which becomes at least so long. What was not

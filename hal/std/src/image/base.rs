@@ -48,9 +48,11 @@ impl Base {
         depth: u32,
     ) -> Result<Base, ImageError> {
         let opened = match format {
-            BaseFormat::Raw => FileDevice::open(path, &FileOptions::read_only())
-                .map(Kind::Raw)
-                .map_err(ImageError::from),
+            BaseFormat::Raw => {
+                FileDevice::open(path, &parts.file_options(FileOptions::read_only()))
+                    .map(Kind::Raw)
+                    .map_err(ImageError::from)
+            }
             BaseFormat::Fvd => Image::open_at(driver, path, Access::ReadOnly, parts, depth + 1)
                 .map(|image| Kind::Image(Box::new(image))),
         };

@@ -175,12 +175,15 @@ fn gather(
     let header = header::read_from(&file)?.header;
     // A regular file reads zeros in its holes; a block device may hold anything.
     let mut reads_zeros = file.metadata()?.is_file();
-    let metadata = FileDevice::from_file(file, &file_options(&header, access))?;
+    let metadata = FileDevice::from_file(file, &parts.file_options(file_options(&header, access)))?;
     let data: Option<Box<dyn BlockDevice + Send>> = if header.has_external_data() {
         Some(match parts.data_file_of(path, &header)? {
             Some(data) => {
                 reads_zeros = std::fs::metadata(&data).is_ok_and(|data| data.is_file());
-                Box::new(open_data(&data, &header, access)?)
+                Box::new(open_data(
+                    &data,
+                    &parts.file_options(file_options(&header, access)),
+                )?)
             }
             None => Box::new(Absent::new(header.store_bytes)),
         })
@@ -262,8 +265,8 @@ fn grow_unit(header: &Header) -> u64 {
     }
 }
 
-fn open_data(path: &Path, header: &Header, access: Access) -> Result<FileDevice, ImageError> {
-    let device = FileDevice::open(path, &file_options(header, access));
+fn open_data(path: &Path, options: &FileOptions) -> Result<FileDevice, ImageError> {
+    let device = FileDevice::open(path, options);
     device.map_err(|error| ImageError::Below {
         path: path.into(),
         error: Box::new(error.into()),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use fvd::format::{Dialect, Header, Text};
 
 use super::error::{ImageError, Part};
+use crate::file::{Aio, Cache, FileOptions};
 
 /// Most images on top of each other.
 pub(super) const DEPTH_MAX: u32 = 8;
@@ -62,6 +63,21 @@ pub struct Parts {
     /// metadata alone. A data file of 2011 is always needed: nothing else says how long it is, which
     /// bounds what a table may say.
     pub allow_absent: bool,
+    /// Who carries out operations on all these files.
+    pub aio: Aio,
+    /// Whether their data pass through the page cache.
+    pub cache: Cache,
+}
+
+impl Parts {
+    /// How to open one of the files.
+    pub(super) fn file_options(&self, options: FileOptions) -> FileOptions {
+        FileOptions {
+            aio: self.aio,
+            cache: self.cache,
+            ..options
+        }
+    }
 }
 
 impl Parts {
@@ -121,6 +137,8 @@ impl Parts {
             follow_names: self.follow_names,
             accept_base: self.accept_base,
             allow_absent: self.allow_absent,
+            aio: self.aio,
+            cache: self.cache,
             ..Parts::default()
         }
     }

@@ -157,7 +157,7 @@ impl<'a, D: Disk + ?Sized> Server<'a, D> {
             Listener::Tcp(listener) => listener.set_nonblocking(true)?,
         }
         let geometry = disk.geometry();
-        let sleeper = Sleeper::new()?;
+        let sleeper = Sleeper::new();
         let wakes = disk.set_waker(&sleeper.waker());
         let min = geometry.logical_block_bytes;
         let export = Export {

@@ -1,13 +1,15 @@
 //! Sleep until a socket, a device or a signal has something.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::task::{Wake, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::{Errno, read, write};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::bell::{BLIND_SLEEP, Bell, timespec};
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,36 +27,19 @@ pub(super) struct Ready {
     pub(super) readable: Vec<usize>,
 }
 
-/// A counter in the kernel that a waker raises and a sleeper waits for.
-struct Bell(OwnedFd);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Bell>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Bell>) {
-        // The counter can only be full, and then it is raised already.
-        let _ = write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
 /// Waits for everything at once.
 pub(super) struct Sleeper {
     bell: Arc<Bell>,
 }
 
 impl Sleeper {
-    pub(super) fn new() -> io::Result<Sleeper> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Sleeper {
-            bell: Arc::new(Bell(bell)),
-        })
+    pub(super) fn new() -> Sleeper {
+        Sleeper { bell: Bell::new() }
     }
 
     /// Ends a sleep, from any thread; one that comes early ends the next one at once.
     pub(super) fn waker(&self) -> Waker {
-        Waker::from(Arc::clone(&self.bell))
+        self.bell.waker()
     }
 
     /// Sleeps until something is ready, at most for `limit`.
@@ -67,10 +52,13 @@ impl Sleeper {
     ) -> io::Result<Ready> {
         let mut set = Vec::with_capacity(connections.len() + 3);
         set.push(PollFd::from_borrowed_fd(control, PollFlags::IN));
-        set.push(PollFd::from_borrowed_fd(self.bell.0.as_fd(), PollFlags::IN));
-        // Place 2 is always there: the listener, or the bell once more.
-        let third = listener.unwrap_or(self.bell.0.as_fd());
-        set.push(PollFd::from_borrowed_fd(third, PollFlags::IN));
+        // Places 1 and 2 are always there; what is missing is replaced by the first.
+        for fd in [self.bell.fd(), listener] {
+            set.push(PollFd::from_borrowed_fd(
+                fd.unwrap_or(control),
+                PollFlags::IN,
+            ));
+        }
         let mut indices = Vec::with_capacity(connections.len());
         for (index, connection) in connections.iter().enumerate() {
             let Some((fd, interest)) = connection else {
@@ -86,11 +74,18 @@ impl Sleeper {
             flags.set(PollFlags::OUT, interest.write);
             set.push(PollFd::from_borrowed_fd(*fd, flags));
         }
-        let limit = limit.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        });
-        match poll(&mut set, limit.as_ref()) {
+        // Sockets are looked at even if there is no reason to sleep.
+        let sleeps = self.bell.lie_down();
+        let limit = match self.bell.fd() {
+            _ if !sleeps => Some(Duration::ZERO),
+            Some(_) => limit,
+            None => Some(limit.unwrap_or(BLIND_SLEEP).min(BLIND_SLEEP)),
+        };
+        let polled = poll(&mut set, limit.map(timespec).as_ref());
+        if sleeps {
+            self.bell.get_up();
+        }
+        match polled {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -98,10 +93,6 @@ impl Sleeper {
             set.get(place)
                 .is_some_and(|fd| fd.revents().intersects(PollFlags::IN))
         };
-        if has(1) {
-            let mut count = [0; 8];
-            let _ = read(&self.bell.0, &mut count);
-        }
         let readable = indices.iter().zip(set.iter().skip(3)).filter(|(_, fd)| {
             let events = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
             fd.revents().intersects(events)

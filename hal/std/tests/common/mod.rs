@@ -10,6 +10,73 @@ use fvd::buffer::{Arena, Head, Loan, Op, OpPool};
 use fvd::device::{BlockDevice, OpFlags, OpKind, Status};
 use fvd_std::arena::leak_arena;
 use fvd_std::drive::Driver;
+use fvd_std::file::{Aio, Cache, FileDevice, FileOptions, OpenError};
+
+/// How a file is used as a device.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    pub aio: Aio,
+    pub cache: Cache,
+}
+
+impl How {
+    pub fn options(self) -> FileOptions {
+        FileOptions {
+            aio: self.aio,
+            cache: self.cache,
+            ..FileOptions::default()
+        }
+    }
+
+    /// False, and says so, where the system does not offer that at the place of temporary files.
+    pub fn is_possible(self) -> bool {
+        let file = tempfile::tempfile().expect("temporary file");
+        file.set_len(1 << 20).expect("length");
+        let device = match FileDevice::from_file(file, &self.options()) {
+            Ok(device) => device,
+            Err(OpenError::NoIoUring(error)) => {
+                println!("SKIP: the kernel refuses io_uring: {error}");
+                return false;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let direct = self.cache == Cache::Direct;
+        if direct && (!device.is_direct() || device.geometry().logical_block_bytes != 512) {
+            println!("SKIP: no direct I/O in sectors for temporary files");
+            return false;
+        }
+        assert_eq!(device.is_io_uring(), self.aio != Aio::Threads);
+        true
+    }
+}
+
+/// Runs tests, which are functions of [`How`], by threads and by the kernel, through the page cache
+/// and around it.
+#[macro_export]
+macro_rules! on_every_adapter {
+    ($($test:ident),* $(,)?) => {
+        $crate::on_every_adapter!(@ threads, Threads, Buffered, $($test),*);
+        $crate::on_every_adapter!(@ io_uring, IoUring, Buffered, $($test),*);
+        $crate::on_every_adapter!(@ threads_direct, Threads, Direct, $($test),*);
+        $crate::on_every_adapter!(@ io_uring_direct, IoUring, Direct, $($test),*);
+    };
+    (@ $how:ident, $aio:ident, $cache:ident, $($test:ident),*) => {
+        mod $how {
+            use $crate::common::How;
+            use fvd_std::file::{Aio, Cache};
+
+            $(
+                #[test]
+                fn $test() {
+                    let how = How { aio: Aio::$aio, cache: Cache::$cache };
+                    if how.is_possible() {
+                        super::$test(how);
+                    }
+                }
+            )*
+        }
+    };
+}
 
 /// Operations to submit, and a driver to wait with.
 pub struct Bench {

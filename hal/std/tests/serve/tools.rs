@@ -3,8 +3,9 @@
 use std::process::{Command, Output};
 
 use crate::common::cli::Folder;
-use crate::common::{Noise, outside};
+use crate::common::{How, Noise, outside};
 use crate::server::Server;
+use fvd_std::file::{Aio, Cache};
 
 /// Runs a client to its end. `None` if it is not installed.
 fn run(tool: &str, args: &[&str]) -> Option<Output> {
@@ -17,6 +18,22 @@ fn run(tool: &str, args: &[&str]) -> Option<Output> {
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a test with each way to carry out operations on files.
+fn on_every_adapter(test: fn(&str)) {
+    let buffered = How {
+        aio: Aio::IoUring,
+        cache: Cache::Buffered,
+    };
+    for adapter in ["--aio threads", "--aio threads --cache none"] {
+        test(adapter);
+    }
+    if buffered.is_possible() {
+        for adapter in ["--aio io_uring", "--aio io_uring --cache none"] {
+            test(adapter);
+        }
+    }
 }
 
 /// 32 MiB, a half of it holes.
@@ -74,11 +91,15 @@ fn nbdinfo_sees_sizes_and_allocation() {
 
 #[test]
 fn nbdcopy_copies_both_ways_and_qemu_img_agrees() {
+    on_every_adapter(nbdcopy_copies_both_ways_and_qemu_img_agrees_on);
+}
+
+fn nbdcopy_copies_both_ways_and_qemu_img_agrees_on(adapter: &str) {
     let folder = Folder::new();
     let bytes = disk();
     folder.write("in.raw", &bytes);
     folder.run("create disk.fvd 32M").ends(0);
-    let server = Server::start(&folder, "disk.fvd");
+    let server = Server::start(&folder, &format!("{adapter} disk.fvd"));
     let (input, output) = (folder.path("in.raw"), folder.path("out.raw"));
     let (input, output) = (
         input.to_str().expect("text"),
@@ -131,9 +152,13 @@ fn qemu_img_converts_through_it() {
 
 #[test]
 fn qemu_io_finds_what_it_wrote() {
+    on_every_adapter(qemu_io_finds_what_it_wrote_on);
+}
+
+fn qemu_io_finds_what_it_wrote_on(adapter: &str) {
     let folder = Folder::new();
     folder.run("create --table off disk.fvd 32M").ends(0);
-    let server = Server::start(&folder, "disk.fvd");
+    let server = Server::start(&folder, &format!("{adapter} disk.fvd"));
     let uri = server.uri();
     let mut args = vec!["-f", "raw"];
     let commands = [
@@ -170,9 +195,13 @@ fn qemu_io_finds_what_it_wrote() {
 
 #[test]
 fn fio_verifies_what_it_wrote_at_depth() {
+    on_every_adapter(fio_verifies_what_it_wrote_at_depth_on);
+}
+
+fn fio_verifies_what_it_wrote_at_depth_on(adapter: &str) {
     let folder = Folder::new();
     folder.run("create disk.fvd 64M").ends(0);
-    let server = Server::start(&folder, "disk.fvd");
+    let server = Server::start(&folder, &format!("{adapter} disk.fvd"));
     let uri = format!("--uri={}", server.uri());
     let job = [
         "--name=verify",

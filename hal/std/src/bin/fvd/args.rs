@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fvd::format::Dialect;
+use fvd_std::file::{Aio, Cache};
 
 use crate::failure::Failure;
 use crate::output;
@@ -239,6 +240,12 @@ pub(crate) struct ServeArgs {
     /// Refuse writes
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Who carries out operations on files
+    #[arg(long, value_name = "WHO", default_value = "auto")]
+    pub(crate) aio: AioChoice,
+    /// Whether data pass through the page cache of this host
+    #[arg(long, value_name = "MODE", default_value = "writeback")]
+    pub(crate) cache: CacheChoice,
     /// Print counters as a line of JSON on SIGUSR1 and at the end
     #[arg(long)]
     pub(crate) stats: bool,
@@ -253,6 +260,44 @@ pub(crate) enum Format {
     Raw,
     /// A Fast Virtual Disk image
     Fvd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AioChoice {
+    /// The kernel where it offers io_uring, else threads
+    Auto,
+    /// Threads of this process
+    Threads,
+    /// The kernel, or nobody
+    #[value(name = "io_uring")]
+    IoUring,
+}
+
+impl AioChoice {
+    pub(crate) const fn aio(self) -> Aio {
+        match self {
+            AioChoice::Auto => Aio::Auto,
+            AioChoice::Threads => Aio::Threads,
+            AioChoice::IoUring => Aio::IoUring,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheChoice {
+    /// They do; a flush makes them durable
+    Writeback,
+    /// They go around it where the file system can do that
+    None,
+}
+
+impl CacheChoice {
+    pub(crate) const fn cache(self) -> Cache {
+        match self {
+            CacheChoice::Writeback => Cache::Buffered,
+            CacheChoice::None => Cache::Direct,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -23,7 +23,7 @@ pub(crate) fn of(args: &PartsArgs) -> Result<Parts, Failure> {
         follow_names: args.follow_names,
         base_id: args.base_id,
         accept_base: args.accept_base,
-        allow_absent: false,
+        ..Parts::default()
     })
 }
 

@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fvd::Stats;
 use fvd_std::drive::Driver;
 use fvd_std::file::{FileDevice, FileOptions};
-use fvd_std::image::{Access, Image};
+use fvd_std::image::{Access, Image, Parts};
 use fvd_std::serve::{Command, Counters, Disk, Listener, Server};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
-use crate::args::{Format, ServeArgs};
+use crate::args::{CacheChoice, Format, ServeArgs};
 use crate::failure::{DONE, Doing, Failure};
 use crate::output::{self, Shown};
 use crate::parts;
@@ -28,7 +28,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
     let mut signals = Signals::install().doing(|| "cannot watch for signals")?;
     match args.format {
         Format::Fvd => {
-            let parts = parts::of(&args.parts)?;
+            let parts = Parts {
+                aio: args.aio.aio(),
+                cache: args.cache.cache(),
+                ..parts::of(&args.parts)?
+            };
             let access = if args.read_only {
                 Access::ReadOnly
             } else {
@@ -42,12 +46,19 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
             served.and(closed)?;
         }
         Format::Raw => {
-            let options = if args.read_only {
-                FileOptions::read_only()
-            } else {
-                FileOptions::default()
+            let options = FileOptions {
+                read_only: args.read_only,
+                aio: args.aio.aio(),
+                cache: args.cache.cache(),
+                ..FileOptions::default()
             };
             let mut device = FileDevice::open(&args.image, &options).doing(cannot)?;
+            if args.cache == CacheChoice::None && !device.is_direct() {
+                output::say(format_args!(
+                    "{}: this file system has no direct I/O; data pass through the page cache",
+                    Shown(&args.image)
+                ));
+            }
             let served = serve(args, &mut signals, &mut device, |_| None);
             let flushed = if args.read_only {
                 Ok(())
