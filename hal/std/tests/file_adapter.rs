@@ -6,7 +6,7 @@ mod common;
 use core::task::Waker;
 use core::time::Duration;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::task::Wake;
@@ -41,7 +41,7 @@ fn file(blocks: usize) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn open(path: &PathBuf, how: How) -> FileDevice {
+fn open(path: &Path, how: How) -> FileDevice {
     FileDevice::open(path, &how.options()).expect("an unlocked file")
 }
 
@@ -67,7 +67,7 @@ fn pool(count: u32) -> OpPool {
 /// Puts an operation of [`transfer`] back; its memory stays leaked.
 fn put(pool: &mut OpPool, mut op: Op) {
     assert_eq!(op.status(), Status::Done);
-    drop(op.pop());
+    assert!(op.pop().is_some());
     pool.put(op).expect("own op");
 }
 
@@ -267,10 +267,8 @@ fn refuse_io_uring(code: i32) {
         filter: filter.as_mut_ptr(),
     };
     // SAFETY: takes no pointers.
-    assert_eq!(
-        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) },
-        0
-    );
+    let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(set, 0);
     let mode = libc::SECCOMP_MODE_FILTER;
     // SAFETY: the program and its steps outlive the call, which copies them.
     let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) };

@@ -36,7 +36,8 @@
 //! 1. An accepted op is owned by this device until the kernel is done with it, also when the device
 //!    is dropped: it waits for that first.
 //! 2. Whoever opens a file holds an advisory lock (`flock`) on it: exclusive for writing, shared for
-//!    reading. It ends with the device.
+//!    reading. It ends with the device; where the process was killed, as soon as the kernel is done with
+//!    its requests, for which opening waits up to [`LOCK_PATIENCE`].
 
 mod alarm;
 mod backend;
@@ -62,7 +63,7 @@ use backend::Backend;
 use execute::Target;
 pub use execute::reserve;
 pub(crate) use open::open_path;
-pub use open::{Aio, Cache, FileId, FileOptions, OpenError};
+pub use open::{Aio, Cache, FileId, FileOptions, LOCK_PATIENCE, OpenError};
 pub use unnamed::{create_unnamed, give_name, rename_to_free};
 
 /// A file or block device with many operations in flight.
@@ -240,7 +241,5 @@ impl Drop for FileDevice {
     fn drop(&mut self) {
         self.backend.hand_over(&mut self.staged);
         self.backend.stop();
-        // Whoever opens the file next must not depend on when the kernel lets go of it.
-        let _ = self.target.file.unlock();
     }
 }

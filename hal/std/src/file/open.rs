@@ -1,10 +1,13 @@
 //! Opening a file as a device: what is accepted, the lock, and what the device says of itself.
 
 use core::fmt;
+use core::time::Duration;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
 use fvd::buffer::SEGMENTS_MAX;
 use fvd::device::{DiscardLimits, Geometry, Growth, WriteZeroesLimits};
@@ -24,6 +27,9 @@ const RANGE_MAX_BYTES: u64 = 1 << 40;
 
 /// Largest file to ask for, bytes: the largest page-aligned offset.
 const FILE_MAX_BYTES: u64 = (i64::MAX as u64) & !(PAGE_BYTES as u64 - 1);
+
+/// How long a lock is asked for.
+pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How to open a file or block device.
 #[derive(Clone, Debug)]
@@ -240,16 +246,25 @@ fn identify(metadata: &Metadata) -> Result<FileId, OpenError> {
     }
 }
 
+/// Takes the lock. The kernel may be carrying out requests of a process that was killed, and keeps
+/// the file locked until it has: so one that is taken is asked for again for a while.
 fn lock(file: &File, read_only: bool) -> Result<(), OpenError> {
-    let locked = if read_only {
-        file.try_lock_shared()
-    } else {
-        file.try_lock()
-    };
-    locked.map_err(|error| match error {
-        TryLockError::WouldBlock => OpenError::Locked,
-        TryLockError::Error(error) => OpenError::Io(error),
-    })
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        let locked = if read_only {
+            file.try_lock_shared()
+        } else {
+            file.try_lock()
+        };
+        match locked {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(OpenError::Io(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() >= give_up => {
+                return Err(OpenError::Locked);
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PATIENCE / 100),
+        }
+    }
 }
 
 /// What all files have in common.

@@ -5,6 +5,10 @@
 //! zeros on file systems that can not make them, discards of block devices, and transfers whose
 //! memory direct I/O does not take.
 //!
+//! The file is not registered with the ring. The kernel lets go of a ring some time after its process
+//! was killed, and of what is registered with it, so that the file would stay locked for as long.
+//! Requests in flight hold it too, and should: nobody may open it while they still write.
+//!
 //! Invariants:
 //! 1. An op with the kernel sits in a slot, and its slot in memory that does not move, until its
 //!    completion was taken. So lent memory is never given back early.
@@ -33,9 +37,6 @@ use crate::bell::Bell;
 
 /// Operations with the kernel at a time.
 pub(super) const DEPTH: u16 = 128;
-
-/// The one registered file.
-const FILE: types::Fixed = types::Fixed(0);
 
 /// Calls that the kernel must know.
 const WANTED: [u8; 6] = [
@@ -106,8 +107,6 @@ impl Ring {
         if !WANTED.iter().all(|code| probe.is_supported(*code)) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        ring.submitter()
-            .register_files(&[target.file.as_raw_fd()])?;
         let slot = || Slot {
             op: None,
             way: Way::Helper,
@@ -225,9 +224,6 @@ impl Ring {
         }
         self.helper.stop();
         self.leave_caller();
-        // The kernel lets go of a closed ring some time later; of the file, and with it of the medium,
-        // it shall now. Nothing is registered any more after the first time.
-        let _ = self.ring.submitter().unregister_files();
     }
 
     fn in_flight(&self) -> usize {
@@ -295,7 +291,8 @@ impl Ring {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else {
             return;
         };
-        let Some(entry) = slot.entry() else {
+        let file = types::Fd(self.target.file.as_raw_fd());
+        let Some(entry) = slot.entry(file) else {
             return;
         };
         let entry = entry.user_data(u64::from(index));
@@ -383,7 +380,7 @@ impl Drop for Ring {
 
 impl Slot {
     /// The call for the rest of the op.
-    fn entry(&mut self) -> Option<squeue::Entry> {
+    fn entry(&mut self, file: types::Fd) -> Option<squeue::Entry> {
         let op = self.op.as_mut()?;
         let offset = op.offset() + self.done;
         Some(match self.way {
@@ -391,12 +388,12 @@ impl Slot {
                 let durable = op.flags().contains(OpFlags::FUA);
                 let count = sys::fill_vectors(op, self.done, &mut self.vectors);
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
-                self.transfer(direction, offset, count, flags)
+                self.transfer(file, direction, offset, count, flags)
             }
-            Way::Sync => opcode::Fsync::new(FILE)
+            Way::Sync => opcode::Fsync::new(file)
                 .flags(types::FsyncFlags::DATASYNC)
                 .build(),
-            Way::Zero(mode) => opcode::Fallocate::new(FILE, op.len())
+            Way::Zero(mode) => opcode::Fallocate::new(file, op.len())
                 .offset(offset)
                 .mode(mode.flags())
                 .build(),
@@ -407,6 +404,7 @@ impl Slot {
     /// A read or write of the first `count` vectors.
     fn transfer(
         &self,
+        file: types::Fd,
         direction: Direction,
         offset: u64,
         count: usize,
@@ -418,14 +416,14 @@ impl Slot {
         let (list, len) = (self.vectors.as_ptr().cast(), count as u32);
         match (direction, one) {
             (Direction::Read, Some((start, len))) => {
-                opcode::Read::new(FILE, start, len).offset(offset).build()
+                opcode::Read::new(file, start, len).offset(offset).build()
             }
-            (Direction::Read, None) => opcode::Readv::new(FILE, list, len).offset(offset).build(),
-            (Direction::Write, Some((start, len))) => opcode::Write::new(FILE, start, len)
+            (Direction::Read, None) => opcode::Readv::new(file, list, len).offset(offset).build(),
+            (Direction::Write, Some((start, len))) => opcode::Write::new(file, start, len)
                 .offset(offset)
                 .rw_flags(flags)
                 .build(),
-            (Direction::Write, None) => opcode::Writev::new(FILE, list, len)
+            (Direction::Write, None) => opcode::Writev::new(file, list, len)
                 .offset(offset)
                 .rw_flags(flags)
                 .build(),

@@ -11,7 +11,9 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::Instant;
 
+use fvd_std::file::LOCK_PATIENCE;
 use fvd_std::image::Access;
 
 use super::Noise;
@@ -171,14 +173,18 @@ impl Subject<'_> {
         Ok((phase, tally))
     }
 
-    /// Looks at what is left. Nobody else has the image: the child and all its threads are gone.
+    /// Looks at what is left. Nobody else has the image: the child and all its threads are gone, and
+    /// so are its requests once the lock is free.
     fn look(&mut self, recover: bool) -> Result<()> {
-        if File::open(Ground::image_path(self.folder))?
-            .try_lock()
-            .is_err()
-        {
+        let image = File::open(Ground::image_path(self.folder))?;
+        let give_up = Instant::now() + LOCK_PATIENCE;
+        while image.try_lock().is_err() && Instant::now() < give_up {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if image.try_lock().is_err() {
             return Err("the image is still locked by a dead process".into());
         }
+        drop(image);
         // Without writing, so that the next one to open it has everything to recover.
         self.read_all(Access::ReadOnly)?;
         if recover {
