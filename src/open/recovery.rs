@@ -161,13 +161,17 @@ impl<S: Stores> Opening<S> {
             if disk.open_op.in_flight {
                 return Poll::Pending;
             }
-            if self.error.is_some() || self.step == Step::Ready {
+            if self.error.is_some() {
                 return Poll::Ready(());
             }
+            // Also after the last step, which may have been a flush.
             if let Some((role, error)) = disk.open_op.failed.take()
                 && !self.skip_unreadable(error)
             {
                 self.error = Some(OpenError::Device { role, error });
+                return Poll::Ready(());
+            }
+            if self.step == Step::Ready {
                 return Poll::Ready(());
             }
             if let Err(error) = self.advance() {
@@ -235,11 +239,13 @@ impl<S: Stores> Opening<S> {
 
     /// Whether the device's error hides no more than a part of the journal: that is then read unit by
     /// unit, and a unit that can not be read by itself either counts as one that was never written.
+    /// Sectors of 2011 are not numbered, so that nothing would tell if such a one was needed.
     fn skip_unreadable(&mut self, error: DeviceError) -> bool {
         let (Step::Journal(done), Body::Disk(disk)) = (self.step, &self.body) else {
             return false;
         };
-        if !matches!(error, DeviceError::Io | DeviceError::Unreadable)
+        if disk.journal.header.dialect.is_old()
+            || !matches!(error, DeviceError::Io | DeviceError::Unreadable)
             || bug(Bug::UnreadableUnitFails)
         {
             return false;

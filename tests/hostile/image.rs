@@ -113,7 +113,7 @@ impl Kind {
         64 << 10
     }
 
-    fn params(&self) -> CreateParams {
+    pub(crate) fn params(&self) -> CreateParams {
         let (metadata, data) = self.device_bytes();
         let device_bytes = if self.external { data } else { metadata };
         CreateParams {
@@ -243,6 +243,11 @@ impl Image {
     /// Contents before the first write, after which comes the last state.
     pub(crate) fn last_state(&self) -> &[u8] {
         self.states.last().expect("a state")
+    }
+
+    /// Whether it is of a dialect of 2011.
+    pub(crate) fn is_old(&self) -> bool {
+        self.metadata.get(4) == Some(&1)
     }
 
     /// The device that holds the chunks, and where they start on it.

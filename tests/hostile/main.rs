@@ -15,6 +15,9 @@ mod image;
 mod inert;
 mod journal;
 mod mutations;
+mod old;
+#[allow(dead_code)] // a part is for tests/fuzz
+mod old_image;
 mod row;
 mod table;
 
@@ -25,7 +28,7 @@ use row::Row;
 
 /// Rows of the catalogue that need no image here, and why.
 const ELSEWHERE: [(&str, &str); 22] = [
-    ("H5", "version 1 only"),
+    ("H5", "old.rs: version 1 only"),
     ("T7", "no snapshots yet"),
     ("T9", "table.rs, a test of its own"),
     ("T11", "an entry names a place, never another entry"),
@@ -86,6 +89,37 @@ fn no_row_of_the_catalogue_is_missing() {
     }
     let images: usize = rows.iter().map(Vec::len).sum();
     println!("{images} images for {} rows", here.len());
+}
+
+#[test]
+fn no_row_of_the_catalogue_is_missing_for_an_old_dialect() {
+    for fields in old::DIALECTS {
+        let rows = old::rows(fields);
+        let here: BTreeSet<&str> = rows.iter().map(|row| row.id).collect();
+        for (letter, count) in CATALOGUE {
+            for number in 1..=count {
+                let id = format!("{letter}{number}");
+                assert!(
+                    here.contains(id.as_str()) != old::is_elsewhere(&id),
+                    "{:?} {id}: once, here or elsewhere",
+                    fields.dialect
+                );
+            }
+        }
+        println!(
+            "{:?}: {} images for {} rows",
+            fields.dialect,
+            rows.len(),
+            here.len()
+        );
+    }
+}
+
+#[test]
+fn old_dialects() {
+    old::DIALECTS
+        .into_iter()
+        .for_each(|fields| judge(old::rows(fields)));
 }
 
 #[track_caller]

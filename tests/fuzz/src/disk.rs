@@ -7,13 +7,13 @@ use fvd::Disk;
 use fvd::blocking::{self, Blocking};
 use fvd::buffer::{Arena, Head, Loan, Op, OpPool};
 use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
-use fvd::open::{OpenError, Opening, Probe};
+use fvd::open::{OpenError, OpenOptions, Opening, Probe};
 use fvd::units::Instant;
 
 use crate::bench::Bench;
 use crate::common;
 use crate::device::Devices;
-use crate::edit::{chosen, edited};
+use crate::edit::{chosen, edited, edited_old};
 use crate::image::{DISK, Image, options};
 use crate::input::Input;
 
@@ -45,6 +45,24 @@ thread_local! {
 
 fn with_lent(act: impl FnOnce(&mut Lent)) {
     LENT.with(|lent| act(&mut lent.borrow_mut()));
+}
+
+/// Opens an image of 2011 that was changed anywhere; nothing in it has a checksum.
+pub fn old(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let image = edited_old(&mut input);
+    with_lent(|lent| {
+        let mut devices = image.devices::<true>();
+        devices.fail_at = u64::from(input.u8()).checked_sub(1);
+        let (mut devices, _) = lent.bench.open(devices, options());
+        devices.rewind();
+        let read_only = OpenOptions {
+            read_only: true,
+            ..options()
+        };
+        let (devices, _) = lent.bench.open(devices, read_only);
+        assert_eq!((devices.writes(), devices.faults), (0, Vec::new()));
+    });
 }
 
 /// Opens an image that was changed in up to 16 places.

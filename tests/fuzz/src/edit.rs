@@ -6,6 +6,7 @@ use crate::image::{
     CHUNK, DISK, End, Image, KINDS, Unit, field, fresh, golden, map_record, store_record,
 };
 use crate::input::Input;
+use crate::old_image::{OLD_DATA_OFFSET, OldFields, REFERENCE, SPEC2011, old_golden};
 
 /// Numbers of a header, each 8 bytes long.
 const NUMBERS: [usize; 22] = [
@@ -127,4 +128,39 @@ fn put_unit(image: &mut Image, input: &mut Input<'_>) {
         unit.used = input.u16();
     }
     image.put(&unit);
+}
+
+/// An image of 2011 with up to 16 changes.
+pub(crate) fn edited_old(input: &mut Input<'_>) -> Image {
+    static IMAGES: OnceLock<Vec<(OldFields, Image)>> = OnceLock::new();
+    let images = IMAGES.get_or_init(|| {
+        let of = |fields: OldFields| {
+            [End::Closed, End::Crashed].map(|end| (fields, old_golden(&fields, end)))
+        };
+        [REFERENCE, SPEC2011].into_iter().flat_map(of).collect()
+    });
+    let (fields, image) = &images[usize::from(input.u8()) % images.len()];
+    let mut image = image.clone();
+    let numbers = fields.numbers();
+    for _ in 0..input.u8() % 17 {
+        let (at, bytes) = match input.u8() % 4 {
+            0 | 1 => {
+                let (at, len) = numbers[usize::from(input.u8()) % numbers.len()];
+                (at, input.edge(&PLACES).to_le_bytes()[..len].to_vec())
+            }
+            2 => {
+                let len = usize::from(input.u8() % 40);
+                let at = fields.journal_start(&image) + usize::from(input.u16()) % 4096;
+                (at, input.bytes(len).to_vec())
+            }
+            _ => {
+                let at = usize::from(input.u16()) % OLD_DATA_OFFSET;
+                (at, vec![input.u8()])
+            }
+        };
+        let end = (at + bytes.len()).min(image.metadata.len());
+        let at = at.min(end);
+        image.metadata[at..end].copy_from_slice(&bytes[..end - at]);
+    }
+    image
 }

@@ -10,6 +10,8 @@
 //! | [`image`] | edits of golden images | the promises of `tests/hostile/bench.rs` |
 //! | [`operations`] | edits, then guest requests | the disk is a disk: it agrees with a model |
 //! | [`requests`] | requests, however absurd | refused without effect, or completed once |
+//! | [`old`] | edits of images of 2011 | the same as `image`: no checksum is in the way |
+//! | [`nbd`] | what a client of the network server sends | nothing outside the export, bounded answers |
 //!
 //! A checksum stops a fuzzer at the door. So checksums are made right after the input has been
 //! applied, as somebody who forges an image would do.
@@ -24,11 +26,15 @@ mod bench;
 mod device;
 #[path = "../../hostile/image.rs"]
 mod image;
+#[path = "../../hostile/old_image.rs"]
+mod old_image;
 
 mod disk;
 mod edit;
 mod input;
+mod nbd;
 mod pure;
 
-pub use disk::{image, operations, requests};
+pub use disk::{image, old, operations, requests};
+pub use nbd::nbd;
 pub use pure::{header, journal, pages, records};
