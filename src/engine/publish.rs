@@ -151,7 +151,7 @@ impl<S: Stores> Disk<S> {
         }
     }
 
-    /// A deliberately wrong variant: what was zeroed but not flushed counts as fresh.
+    /// Only for seeded bugs: what was zeroed but not flushed counts as fresh.
     pub(super) fn mark_held_fresh(&mut self, index: u16) {
         let Some(slot) = self.slots.get(index) else {
             return;

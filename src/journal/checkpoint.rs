@@ -91,7 +91,7 @@ impl Checkpoint {
         self.phase == CheckpointPhase::Idle
     }
 
-    /// The cut of a checkpoint under way.
+    /// Only for seeded bugs: the cut of a checkpoint under way.
     pub(crate) fn cut_in_progress(&self) -> Option<u64> {
         (!self.is_idle()).then_some(self.cut)
     }

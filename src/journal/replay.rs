@@ -288,7 +288,7 @@ impl Replay {
     }
 }
 
-/// The sequence number that a unit claims; only for a deliberately wrong variant.
+/// Only for seeded bugs: the sequence number that a unit claims.
 fn stored_seq(unit: &[u8]) -> u64 {
     let at = unit
         .len()
