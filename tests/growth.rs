@@ -1,0 +1,221 @@
+//! A store that grows: when, by how much, and what a guest is told when it can not.
+
+mod common;
+
+use core::num::NonZeroU64;
+
+use common::{CHUNK_BYTES, Client, Setup, result_of};
+use fvd::Disk;
+use fvd::buffer::Op;
+use fvd::create::CREATE_ARENA_BYTES;
+use fvd::device::{BlockDevice, DeviceError, Geometry, Growth, OpFlags, OpKind, Ram, When};
+use fvd::format::{StoreChoice, plan_layout};
+use fvd::stores::One;
+use fvd::units::Instant;
+
+/// Chunks that the store grows by.
+const UNIT: u64 = 4;
+/// More than the disk has.
+const ANY: u64 = 1 << 30;
+
+/// A device that begins small.
+struct Growing {
+    inner: Ram,
+    capacity: u64,
+    /// Chunks that fit at most, behind the metadata.
+    max_bytes: u64,
+    /// Whether it says no, whatever it is asked.
+    refuses: bool,
+    done: Vec<Op>,
+}
+
+impl BlockDevice for Growing {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            capacity_bytes: self.capacity,
+            growth: Some(Growth {
+                unit_bytes: 512,
+                max_bytes: self.max_bytes,
+                zeroed: true,
+            }),
+            ..self.inner.geometry()
+        }
+    }
+
+    fn submit(&mut self, mut op: Op) -> Result<(), Op> {
+        if op.kind() != OpKind::Grow {
+            return self.inner.submit(op);
+        }
+        if self.refuses {
+            op.complete(Err(DeviceError::NoSpace));
+        } else {
+            assert!(op.len() > self.capacity && op.len() <= self.max_bytes);
+            self.capacity = op.len();
+            op.complete(Ok(()));
+        }
+        self.done.push(op);
+        Ok(())
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Op> {
+        self.done.pop().or_else(|| self.inner.poll(now))
+    }
+
+    fn poll_at(&self) -> When {
+        if self.done.is_empty() {
+            self.inner.poll_at()
+        } else {
+            When::Now
+        }
+    }
+}
+
+struct Bench {
+    disk: Disk<One<Growing>>,
+    client: Client,
+    /// Where the first chunk is on the device.
+    data_offset: u64,
+}
+
+fn bench(max_chunks: u64) -> Bench {
+    let setup = Setup {
+        table: true,
+        base_bytes: 0,
+        external: false,
+        used: false,
+    };
+    let mut params = setup.params();
+    params.store = StoreChoice::Growing;
+    params.grow_bytes = NonZeroU64::new(UNIT * CHUNK_BYTES);
+    let header = plan_layout(&params).expect("legal");
+    let data_offset = header.core.data_offset;
+    let device = Growing {
+        inner: Ram::new(common::bytes(4 << 20, 0)),
+        capacity: header.store_bytes,
+        max_bytes: data_offset + max_chunks * CHUNK_BYTES,
+        refuses: false,
+        done: Vec::new(),
+    };
+    let arena = common::memory(CREATE_ARENA_BYTES);
+    let created = fvd::blocking::create(device, header, true, arena, common::idle());
+    created.result.expect("created");
+    Bench {
+        disk: common::open(One(created.device), common::options()),
+        client: Client::new(4),
+        data_offset,
+    }
+}
+
+impl Bench {
+    fn write(&mut self, chunk: u64, count: u64) -> Result<(), DeviceError> {
+        let (_, lease) = common::lend((count * CHUNK_BYTES) as usize, chunk as u8 + 1);
+        let op = self
+            .client
+            .data_op(OpKind::Write, chunk * CHUNK_BYTES, lease, 0);
+        self.run(op)
+    }
+
+    fn flush(&mut self) {
+        let op = self.client.op(OpKind::Flush, OpFlags::NONE, 0, 0, 0);
+        assert_eq!(self.run(op), Ok(()));
+    }
+
+    fn run(&mut self, op: Op) -> Result<(), DeviceError> {
+        assert!(self.disk.submit(op).is_ok());
+        for turn in 0..10_000 {
+            if let Some(mut op) = self.disk.poll(Instant::from_micros(turn)) {
+                while op.pop().is_some() {}
+                let result = result_of(&op);
+                self.client.put(op);
+                return result;
+            }
+        }
+        panic!("a request that never finishes");
+    }
+
+    /// Chunks that fit into the store as it is.
+    fn chunks(&self) -> u64 {
+        (self.disk.stores().0.capacity - self.data_offset) / CHUNK_BYTES
+    }
+
+    /// Whether the header names all of the store, and the disk opens and closes.
+    fn expect_recorded(mut self) {
+        self.flush();
+        assert_eq!(
+            self.disk.header().store_bytes,
+            self.disk.stores().0.capacity
+        );
+        let stores = common::close(self.disk);
+        common::close(common::open(stores, common::options()));
+    }
+}
+
+#[test]
+fn a_store_grows_by_its_unit_when_a_write_finds_no_chunk() {
+    let mut bench = bench(ANY);
+    let first = bench.chunks();
+    assert_eq!(bench.disk.stats().growths, 0);
+    for chunk in 0..first + 3 * UNIT {
+        assert_eq!(bench.write(chunk, 1), Ok(()));
+        let beyond = (chunk + 1).saturating_sub(first);
+        let growths = beyond.div_ceil(UNIT);
+        assert_eq!(bench.disk.stats().growths, growths, "chunk {chunk}");
+        assert_eq!(bench.chunks(), first + growths * UNIT);
+    }
+    bench.expect_recorded();
+}
+
+#[test]
+fn a_write_that_needs_more_than_a_unit_gets_it_at_once() {
+    let mut bench = bench(ANY);
+    let first = bench.chunks();
+    let count = first + 2 * UNIT + 1;
+    assert_eq!(bench.write(0, count), Ok(()));
+    assert_eq!(bench.disk.stats().growths, 1);
+    assert!(bench.chunks() >= count);
+    bench.expect_recorded();
+}
+
+#[test]
+fn the_disk_is_never_given_more_chunks_than_it_has() {
+    let mut bench = bench(ANY);
+    let all = common::DISK_BYTES / CHUNK_BYTES;
+    for chunk in 0..all {
+        assert_eq!(bench.write(chunk, 1), Ok(()));
+    }
+    assert_eq!(bench.chunks(), all);
+    bench.expect_recorded();
+}
+
+#[test]
+fn at_the_end_of_the_device_only_writes_that_need_space_fail() {
+    let limit = 2 * UNIT + 1;
+    let mut bench = bench(limit);
+    let mut last = 0;
+    while bench.write(last, 1) == Ok(()) {
+        last += 1;
+    }
+    assert!(bench.chunks() <= limit);
+    assert_eq!(last, bench.chunks(), "every chunk was used");
+    assert_eq!(bench.write(last, 1), Err(DeviceError::NoSpace));
+    assert_eq!(bench.write(last - 1, 1), Ok(()));
+    bench.expect_recorded();
+}
+
+#[test]
+fn who_was_refused_may_ask_again() {
+    let mut bench = bench(ANY);
+    let first = bench.chunks();
+    for chunk in 0..first {
+        assert_eq!(bench.write(chunk, 1), Ok(()));
+    }
+    bench.disk.stores_mut().0.refuses = true;
+    for turn in 1..3 {
+        assert_eq!(bench.write(first, 1), Err(DeviceError::NoSpace));
+        assert_eq!(bench.disk.stats().growths, turn, "asked each time");
+    }
+    bench.disk.stores_mut().0.refuses = false;
+    assert_eq!(bench.write(first, 1), Ok(()));
+    assert_eq!(bench.chunks(), first + UNIT);
+    bench.expect_recorded();
+}
