@@ -251,6 +251,8 @@ fn flags_that_a_device_need_not_know_are_not_passed_on() {
     }
 }
 
+type Counted = WithBase<Two<Ram, Counting<Ram>>, Counting<Ram>>;
+
 /// Operations on data and base, flushes apart, after many requests of all kinds; and the disk.
 fn count(setup: &Setup, zeroes: bool) -> (u64, fvd::Stats) {
     let (metadata, data) = setup.devices();
@@ -265,7 +267,7 @@ fn count(setup: &Setup, zeroes: bool) -> (u64, fvd::Stats) {
     let mut disk = common::open(stores, common::options());
     let mut client = Client::new(1);
     let mut rng = Rng(7);
-    let counts = |disk: &mut Disk<WithBase<Two<Ram, Counting<Ram>>, Counting<Ram>>>| {
+    let counts = |disk: &mut Disk<Counted>| {
         let (stores, base) = disk.stores_mut().parts_mut();
         let data = stores.parts_mut().1.take();
         data.operations() - data.flushes + base.take().operations()
