@@ -244,6 +244,42 @@ fn trap_10_malformed_images_are_refused() {
 }
 
 #[test]
+fn trap_11_every_bitmap_record_of_a_sector_counts() {
+    if names(false).is_empty() {
+        return;
+    }
+    let golden = Golden::unpack("m36-journal-two-bitmap-records");
+    let mut bench = Bench::new();
+    let image = golden.open(&mut bench, Access::ReadWrite).expect("opened");
+    image.close(&mut bench.driver).expect("closed");
+    let base = golden.base_contents(&mut bench);
+    let second = Second::read(&golden.folder(), base);
+    // Sectors 64 to 95 by the first record of a sector, 4096 to 4127 by the second.
+    for sector in (64..96).chain(4096..4128) {
+        assert!(!second.in_base(sector * 512), "sector {sector}");
+    }
+}
+
+#[test]
+fn trap_13_a_table_over_the_journal_is_refused() {
+    if names(false).is_empty() {
+        return;
+    }
+    let grown = Golden::unpack("m53-compact-grown-past-table");
+    let before = grown.files();
+    let mut bench = Bench::new();
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let error = grown.open(&mut bench, access).err().expect("refused");
+        assert!(error.to_string().contains("journal_offset"), "{error}");
+        assert!(grown.files() == before);
+    }
+    // Inside the page that was reserved, a larger disk is as good as any.
+    let inside = Golden::unpack("m52-compact-grown-in-page");
+    let image = inside.open(&mut bench, Access::ReadWrite).expect("opened");
+    image.close(&mut bench.driver).expect("closed");
+}
+
+#[test]
 fn trap_12_the_map_knows_the_bitmap() {
     let (folder, _) = over_base(1 << 20, "--block-size 16K --chunk-size 256K");
     let mut bench = Bench::new();

@@ -134,7 +134,7 @@ impl Second {
     }
 
     /// Whether a byte of the disk comes from the base.
-    fn in_base(&self, at: u64) -> bool {
+    pub fn in_base(&self, at: u64) -> bool {
         if at >= self.base_bytes() {
             return false;
         }
