@@ -285,14 +285,7 @@ impl<D: BlockDevice, I: FnMut(When) -> Instant> Blocking<D, I> {
         len: u64,
         data: bool,
     ) -> Result<(), DeviceError> {
-        let head = Head {
-            kind,
-            flags,
-            status: Status::Pending,
-            offset,
-            len,
-            tag: 0,
-        };
+        let head = Head::new(kind, offset, len).with_flags(flags);
         let op = if data {
             self.bounce.send(&mut self.pool, head, len)
         } else {

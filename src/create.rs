@@ -15,7 +15,7 @@ use core::mem::MaybeUninit;
 use core::task::Poll;
 
 use crate::buffer::{Arena, Head, Op, OpPool, Part};
-use crate::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
+use crate::device::{BlockDevice, DeviceError, OpKind, Status, When};
 use crate::engine::{Staging, Tag};
 use crate::format::old::OLD_HEADER_BYTES;
 use crate::format::page::{ChecksumArray, PageKind, page_checksum};
@@ -351,14 +351,7 @@ impl<D: BlockDevice> Create<D> {
     }
 
     fn send(&mut self, kind: OpKind, offset: u64, len: u64) {
-        let head = Head {
-            kind,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset,
-            len,
-            tag: Tag::open(Role::Metadata).word(),
-        };
+        let head = Head::new(kind, offset, len).with_tag(Tag::open(Role::Metadata).word());
         let Some(parts) = &mut self.parts else {
             return self.fail(CreateError::Memory);
         };

@@ -35,14 +35,7 @@ impl Head {
 
 /// The head of an operation.
 pub(crate) fn head(kind: OpKind, offset: u64, len: u64) -> Head {
-    Head {
-        kind,
-        flags: OpFlags::NONE,
-        status: Status::Pending,
-        offset,
-        len,
-        tag: 0,
-    }
+    Head::new(kind, offset, len)
 }
 
 /// The head of a read.

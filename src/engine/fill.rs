@@ -1,7 +1,7 @@
 //! Fills: what the base holds around a partial write of a block, and zeros on dirty chunks.
 
 use crate::buffer::Head;
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpFlags, OpKind};
 use crate::format::bitmap;
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
@@ -153,14 +153,7 @@ impl<S: Stores> Disk<S> {
             slot.generation,
         )
         .word();
-        let head = Head {
-            kind: OpKind::Read,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: from,
-            len: have,
-            tag,
-        };
+        let head = Head::new(OpKind::Read, from, have).with_tag(tag);
         let Some(op) = memory.send(&mut self.parts, head, have) else {
             return false;
         };
@@ -203,7 +196,7 @@ impl<S: Stores> Disk<S> {
                 slot.cursor = (place + 1) << 32;
                 continue;
             }
-            let first = self.map.shape.chunk_of(GuestOffset(slot.extent_start)).0;
+            let first = self.map.first_chunk(slot.extent_start);
             let chunk = ChunkIndex(first.saturating_add(place as u32));
             let Some(target) = self.map.store_chunk(chunk) else {
                 slot.fail(DeviceError::Protocol);
@@ -275,13 +268,10 @@ impl<S: Stores> Disk<S> {
             u64::from(self.options.zero_memory_bytes).min(self.limits.data_bytes)
         });
         let generation = slot.generation;
-        let head = |kind, flags, purpose| Head {
-            kind,
-            flags,
-            status: Status::Pending,
-            offset,
-            len,
-            tag: Tag::request(purpose, Role::Data, index, generation).word(),
+        let head = |kind, flags, purpose| {
+            Head::new(kind, offset, len)
+                .with_flags(flags)
+                .with_tag(Tag::request(purpose, Role::Data, index, generation).word())
         };
         let op = if self.limits.zero_bytes != 0 {
             let flags = if unmap && self.limits.zero_unmaps {

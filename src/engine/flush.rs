@@ -1,7 +1,7 @@
 //! Flushes, and waiting for what makes a write durable.
 
 use crate::buffer::Head;
-use crate::device::{OpFlags, OpKind, Status};
+use crate::device::{OpFlags, OpKind};
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 
@@ -69,14 +69,7 @@ impl<S: Stores> Disk<S> {
             return self.finish(index, result);
         }
         let tag = Tag::request(Purpose::Part, Role::Data, index, slot.generation).word();
-        let head = Head {
-            kind: OpKind::Flush,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: 0,
-            len: 0,
-            tag,
-        };
+        let head = Head::new(OpKind::Flush, 0, 0).with_tag(tag);
         let Some(op) = self.parts.take(head) else {
             return Step::Wait;
         };

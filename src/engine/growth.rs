@@ -6,7 +6,7 @@
 use core::num::NonZeroU64;
 
 use crate::buffer::{Head, Op};
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpKind, Status};
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 
@@ -107,14 +107,7 @@ impl<S: Stores> Disk<S> {
 
     fn send_growth(&mut self, kind: OpKind, len: u64) {
         let tag = Tag::growth().word();
-        let head = Head {
-            kind,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: 0,
-            len,
-            tag,
-        };
+        let head = Head::new(kind, 0, len).with_tag(tag);
         match self.journal.ops.take(head) {
             Some(op) => {
                 self.growth.in_flight = true;

@@ -5,7 +5,7 @@ use crate::format::table::TableEntry;
 use crate::meta::{Mapping, Pending};
 use crate::seeded::{Bug, bug};
 use crate::stores::Stores;
-use crate::units::{ChunkIndex, GuestOffset, StoreChunk};
+use crate::units::{ChunkIndex, StoreChunk};
 
 use super::poll::Step;
 use super::{Disk, State, places};
@@ -76,8 +76,7 @@ impl<S: Stores> Disk<S> {
             return (0, 0);
         };
         let holds = core::mem::replace(&mut slot.holds, 0);
-        let start = GuestOffset(slot.extent_start);
-        (holds, self.map.shape.chunk_of(start).0)
+        (holds, self.map.first_chunk(slot.extent_start))
     }
 
     /// Makes the mappings that a request wrote under live. Only now may a guest see the new place:
@@ -156,10 +155,7 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get(index) else {
             return;
         };
-        let (holds, first) = (
-            slot.holds,
-            self.map.shape.chunk_of(GuestOffset(slot.extent_start)).0,
-        );
+        let (holds, first) = (slot.holds, self.map.first_chunk(slot.extent_start));
         for place in places(holds) {
             if let Some(at) = self.map.pending.find(first.saturating_add(place))
                 && let Some(entry) = self.map.pending.get_mut(at)

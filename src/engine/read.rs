@@ -1,7 +1,7 @@
 //! Reads that one device operation can not serve: cut into runs, all sent at once.
 
 use crate::buffer::Head;
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpKind};
 use crate::meta::Source;
 use crate::stores::{Role, Stores};
 
@@ -83,14 +83,7 @@ impl<S: Stores> Disk<S> {
             return Ok(0);
         };
         let tag = Tag::request(Purpose::Part, role, index, slot.generation).word();
-        let head = Head {
-            kind: OpKind::Read,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset,
-            len: 0,
-            tag,
-        };
+        let head = Head::new(OpKind::Read, offset, 0).with_tag(tag);
         let Some(mut op) = self.parts.take(head) else {
             return Err(());
         };

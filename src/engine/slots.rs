@@ -7,7 +7,7 @@
 //!    device (forwarded), which the slot's fingerprint identifies when it comes home.
 
 use crate::buffer::{Arena, Fingerprint, Head, LentOp, Op, Part};
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpKind};
 
 use super::staging::Staging;
 
@@ -97,14 +97,7 @@ pub(crate) struct Slot {
 }
 
 /// A head that no request has.
-pub(super) const NO_HEAD: Head = Head {
-    kind: OpKind::Flush,
-    flags: OpFlags::NONE,
-    status: Status::Pending,
-    offset: 0,
-    len: 0,
-    tag: 0,
-};
+pub(super) const NO_HEAD: Head = Head::new(OpKind::Flush, 0, 0);
 
 impl Slot {
     fn empty(next_free: u16) -> Slot {

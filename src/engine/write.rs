@@ -2,7 +2,7 @@
 
 use crate::alloc::Shortage;
 use crate::buffer::{Head, Op};
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpFlags, OpKind};
 use crate::format::table::TableEntry;
 use crate::meta::NONE;
 use crate::seeded::{Bug, bug};
@@ -194,8 +194,7 @@ impl<S: Stores> Disk<S> {
                 }
             }
         }
-        let start = GuestOffset(needs.extent_start);
-        let first = self.map.shape.chunk_of(start).0;
+        let first = self.map.first_chunk(needs.extent_start);
         let mut to_zero = 0u64;
         for place in places(needs.changes) {
             let chunk = ChunkIndex(first.saturating_add(place));
@@ -322,14 +321,7 @@ impl<S: Stores> Disk<S> {
             return Ok(self.forward_write(index, offset, run));
         }
         let tag = Tag::request(Purpose::Part, Role::Data, index, slot.generation).word();
-        let head = Head {
-            kind: OpKind::Write,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset,
-            len: 0,
-            tag,
-        };
+        let head = Head::new(OpKind::Write, offset, 0).with_tag(tag);
         let Some(mut op) = self.parts.take(head) else {
             return Err(());
         };

@@ -15,7 +15,7 @@
 //! other request can get between the decision and the change. Chunks are not given back yet.
 
 use crate::buffer::Head;
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpFlags, OpKind};
 use crate::format::table::TableEntry;
 use crate::meta::Source;
 use crate::seeded::{Bug, bug};
@@ -242,14 +242,7 @@ impl<S: Stores> Disk<S> {
         };
         let generation = self.slots.get(index)?.generation;
         let tag = Tag::request(Purpose::Part, Role::Data, index, generation).word();
-        let head = Head {
-            kind: OpKind::Write,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset,
-            len: run,
-            tag,
-        };
+        let head = Head::new(OpKind::Write, offset, run).with_tag(tag);
         let slot = self.slots.get_mut(index)?;
         let Some(Some(memory)) = slot.scratch.get_mut(which) else {
             return Some(0);

@@ -13,7 +13,7 @@
 //! Recovery and close end with the same steps; they differ in what the header says.
 
 use crate::buffer::{Head, Op};
-use crate::device::{OpFlags, OpKind, Status};
+use crate::device::{OpKind, Status};
 use crate::engine::{Disk, Tag, Work};
 use crate::format::page::{PageKind, page_checksum};
 use crate::format::{Header, PAGE_BYTES, PAGE_BYTES_U64, SLOT_BYTES, SlotIndex};
@@ -279,14 +279,7 @@ impl<S: Stores> Disk<S> {
     /// Sends the first `len` bytes of page memory.
     fn send_staged(&mut self, offset: u64, len: u64) -> bool {
         let tag = Tag::checkpoint().word();
-        let head = Head {
-            kind: OpKind::Write,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset,
-            len,
-            tag,
-        };
+        let head = Head::new(OpKind::Write, offset, len).with_tag(tag);
         let journal = &mut self.journal;
         match journal.page_memory.send(&mut journal.ops, head, len) {
             Some(op) => {
@@ -301,14 +294,7 @@ impl<S: Stores> Disk<S> {
 
     fn checkpoint_flush(&mut self) {
         let tag = Tag::checkpoint().word();
-        let head = Head {
-            kind: OpKind::Flush,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: 0,
-            len: 0,
-            tag,
-        };
+        let head = Head::new(OpKind::Flush, 0, 0).with_tag(tag);
         match self.journal.ops.take(head) {
             Some(op) => {
                 self.journal.checkpoint.in_flight = true;

@@ -13,7 +13,7 @@
 //! both devices at its end, in parallel.
 
 use crate::buffer::Head;
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpKind, Status};
 use crate::engine::{Disk, Tag, Work};
 use crate::format::journal::{StoreRecord, UnitFlags, commit_units_max, slot_of, units_for};
 use crate::format::table::TableEntry;
@@ -289,14 +289,7 @@ impl<S: Stores> Disk<S> {
     }
 
     pub(super) fn commit_flush(&mut self, role: Role) {
-        let head = Head {
-            kind: OpKind::Flush,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: 0,
-            len: 0,
-            tag: Tag::commit(role).word(),
-        };
+        let head = Head::new(OpKind::Flush, 0, 0).with_tag(Tag::commit(role).word());
         match self.journal.ops.take(head) {
             Some(op) => {
                 self.journal.commit.outstanding += 1;
@@ -373,14 +366,8 @@ impl<S: Stores> Disk<S> {
             let slot = slot_of(first, journal.units);
             let run = u64::from(left).min(journal.units - slot);
             let unit_bytes = u64::from(journal.unit_bytes);
-            let head = Head {
-                kind: OpKind::Write,
-                flags: OpFlags::NONE,
-                status: Status::Pending,
-                offset: journal.unit_offset(first),
-                len: run * unit_bytes,
-                tag: Tag::commit(Role::Metadata).word(),
-            };
+            let head = Head::new(OpKind::Write, journal.unit_offset(first), run * unit_bytes)
+                .with_tag(Tag::commit(Role::Metadata).word());
             let Some(op) = journal
                 .commit_memory
                 .send(&mut journal.ops, head, run * unit_bytes)

@@ -19,14 +19,14 @@
 //!   the mapping stands and the chunk is not given back.
 
 use crate::buffer::{Head, Op};
-use crate::device::{DeviceError, OpFlags, OpKind, Status};
+use crate::device::{DeviceError, OpKind, Status};
 use crate::engine::{Disk, Purpose, Tag};
 use crate::format::journal::UnitFlags;
 use crate::format::table::TableEntry;
 use crate::meta::{Mapping, Pending};
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
-use crate::units::{ChunkIndex, GuestOffset, StoreChunk};
+use crate::units::{ChunkIndex, StoreChunk};
 
 use super::commit::keeps_zeros;
 
@@ -63,14 +63,8 @@ impl<S: Stores> Disk<S> {
             return self.poison();
         };
         let unit_bytes = u64::from(journal.unit_bytes);
-        let head = Head {
-            kind: OpKind::Write,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset,
-            len: unit_bytes,
-            tag: Tag::request(Purpose::Eager, Role::Metadata, index, slot.generation).word(),
-        };
+        let head = Head::new(OpKind::Write, offset, unit_bytes)
+            .with_tag(Tag::request(Purpose::Eager, Role::Metadata, index, slot.generation).word());
         let sent = journal
             .commit_memory
             .send(&mut journal.ops, head, unit_bytes);
@@ -98,7 +92,7 @@ impl<S: Stores> Disk<S> {
         if slot.holds.count_ones() != 1 {
             return None;
         }
-        let first = self.map.shape.chunk_of(GuestOffset(slot.start())).0;
+        let first = self.map.first_chunk(slot.extent_start);
         let chunk = ChunkIndex(first.checked_add(slot.holds.trailing_zeros())?);
         let at = self.map.pending.find(chunk.0)?;
         let entry = self.map.pending.get(at)?;

@@ -13,7 +13,7 @@
 //! A kind of page that did not change costs neither its write nor its flush.
 
 use crate::buffer::Head;
-use crate::device::{OpFlags, OpKind, Status};
+use crate::device::OpKind;
 use crate::engine::{Disk, Tag};
 use crate::format::page::PageKind;
 use crate::format::{PAGE_BYTES, PAGE_BYTES_U64};
@@ -165,14 +165,12 @@ impl<S: Stores> Disk<S> {
             map.dirty.clear_old(number);
         }
         let len = u64::from(count) * PAGE_BYTES_U64;
-        let head = Head {
-            kind: OpKind::Write,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: region.offset + u64::from(first.saturating_sub(start)) * PAGE_BYTES_U64,
+        let head = Head::new(
+            OpKind::Write,
+            region.offset + u64::from(first.saturating_sub(start)) * PAGE_BYTES_U64,
             len,
-            tag: Tag::commit(Role::Metadata).word(),
-        };
+        )
+        .with_tag(Tag::commit(Role::Metadata).word());
         let Some(op) = journal.commit_memory.send(&mut journal.ops, head, len) else {
             self.poison();
             return true;

@@ -29,7 +29,7 @@ use crate::format::page::PageCounts;
 use crate::format::table::{self, TableEntry};
 use crate::format::{Header, PAGE_BYTES};
 use crate::seeded::{Bug, bug};
-use crate::units::{ChunkIndex, Shape, StoreChunk};
+use crate::units::{ChunkIndex, GuestOffset, Shape, StoreChunk};
 
 /// Table entry and base-bitmap bits of one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,6 +355,11 @@ impl Map {
         }
     }
 
+    /// The chunk that the sets of a request count from: that of the first byte of its blocks.
+    pub(crate) fn first_chunk(&self, extent_start: u64) -> u32 {
+        self.shape.chunk_of(GuestOffset(extent_start)).0
+    }
+
     /// Bits of the blocks of `chunk` that `[start, end)` touches, within the base.
     pub(crate) fn touched_bits(&self, chunk: ChunkIndex, start: u64, end: u64) -> u16 {
         let len = self.group_len(chunk);
@@ -366,7 +371,7 @@ impl Map {
         if len == 0 || from >= to {
             return 0;
         }
-        let block = |offset: u64| self.shape.block_of(crate::units::GuestOffset(offset)).0;
+        let block = |offset: u64| self.shape.block_of(GuestOffset(offset)).0;
         let first = block(from).saturating_sub(block(begin)) as u32;
         let last = block(to - 1).saturating_sub(block(begin)) as u32;
         (bitmap::group_mask(last + 1) & !bitmap::group_mask(first)) & bitmap::group_mask(len)

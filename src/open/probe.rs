@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 use core::task::Poll;
 
 use crate::buffer::{Arena, Head, Lease, Op, OpPool, Part};
-use crate::device::{DeviceError, OpFlags, OpKind, Status, When};
+use crate::device::{DeviceError, OpKind, Status, When};
 use crate::engine::Tag;
 use crate::format::{Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex, read_header};
 use crate::stores::{Role, Stores};
@@ -172,14 +172,8 @@ impl<S: Stores> Probe<S> {
             self.state = State::Ended(Err(error.into()), Some(lease));
             return;
         }
-        let head = Head {
-            kind: OpKind::Read,
-            flags: OpFlags::NONE,
-            status: Status::Pending,
-            offset: self.slot.offset(),
-            len: SLOT_BYTES as u64,
-            tag: Tag::open(Role::Metadata).word(),
-        };
+        let head = Head::new(OpKind::Read, self.slot.offset(), SLOT_BYTES as u64)
+            .with_tag(Tag::open(Role::Metadata).word());
         let Some(mut op) = parts.pool.take(head) else {
             return;
         };

@@ -325,14 +325,7 @@ impl Client {
         len: u64,
         tag: u64,
     ) -> Op {
-        let head = Head {
-            kind,
-            flags,
-            status: Status::Pending,
-            offset,
-            len,
-            tag,
-        };
+        let head = Head::new(kind, offset, len).with_flags(flags).with_tag(tag);
         self.pool.take(head).expect("enough ops")
     }
 

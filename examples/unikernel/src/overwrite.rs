@@ -18,7 +18,7 @@ use crate::platform::memory;
 use core::fmt;
 use core::time::Duration;
 use fvd::buffer::{ARENA_ALIGN, Arena, Head, Loan, Op, OpPool};
-use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status};
+use fvd::device::{BlockDevice, DeviceError, OpKind, Status};
 use fvd::units::SECTOR_BYTES;
 use heapless::Vec;
 
@@ -310,14 +310,7 @@ impl<'l, 'd> Load<'l, 'd> {
 }
 
 fn head(kind: OpKind, offset: u64, len: u64, tag: u64) -> Head {
-    Head {
-        kind,
-        flags: OpFlags::NONE,
-        status: Status::Pending,
-        offset,
-        len,
-        tag,
-    }
+    Head::new(kind, offset, len).with_tag(tag)
 }
 
 /// The first position from `position` on at which `bytes` are not the pattern.

@@ -15,7 +15,7 @@ use std::time;
 
 use fvd::blocking;
 use fvd::buffer::{Arena, Head, Op, OpPool};
-use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Status, When};
+use fvd::device::{BlockDevice, DeviceError, OpKind, Status, When};
 use fvd::stores::Stores;
 use fvd::units::Instant;
 
@@ -25,14 +25,7 @@ use crate::bell::Bell;
 /// Longest sleep while a device that can not wake is attached, or none at all, microseconds.
 pub const POLL_INTERVAL_MICROS: u64 = 1_000;
 
-const FLUSH: Head = Head {
-    kind: OpKind::Flush,
-    flags: OpFlags::NONE,
-    status: Status::Pending,
-    offset: 0,
-    len: 0,
-    tag: 0,
-};
+const FLUSH: Head = Head::new(OpKind::Flush, 0, 0);
 
 /// A monotonic clock, in the unit of the core.
 #[derive(Clone, Copy, Debug)]

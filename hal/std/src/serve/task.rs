@@ -315,14 +315,7 @@ impl Task {
 }
 
 fn head(kind: OpKind, flags: OpFlags, offset: u64, len: u64) -> Head {
-    Head {
-        kind,
-        flags,
-        status: Status::Pending,
-        offset,
-        len,
-        tag: 0,
-    }
+    Head::new(kind, offset, len).with_flags(flags)
 }
 
 fn errno(error: DeviceError) -> Errno {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fvd::buffer::{Arena, Head, Loan, Op, OpPool};
-use fvd::device::{BlockDevice, OpFlags, OpKind, Status};
+use fvd::device::{BlockDevice, OpKind, Status};
 use fvd_std::arena::leak_arena;
 use fvd_std::drive::Driver;
 use fvd_std::file::{Aio, Cache, FileDevice, FileOptions, OpenError};
@@ -160,14 +160,7 @@ pub fn lend(data: Vec<u8>) -> (Loan<Box<[u8]>>, fvd::buffer::Lease) {
 }
 
 pub fn head(kind: OpKind, offset: u64, len: u64) -> Head {
-    Head {
-        kind,
-        flags: OpFlags::NONE,
-        status: Status::Pending,
-        offset,
-        len,
-        tag: 0,
-    }
+    Head::new(kind, offset, len)
 }
 
 /// Repeatable noise (xorshift64*).

@@ -89,14 +89,7 @@ pub(crate) struct Bench {
 
 /// A head that asks for `len` bytes at `offset`.
 pub(crate) fn head(kind: OpKind, offset: u64, len: u64, tag: u64) -> Head {
-    Head {
-        kind,
-        flags: OpFlags::NONE,
-        status: Status::Pending,
-        offset,
-        len,
-        tag,
-    }
+    Head::new(kind, offset, len).with_tag(tag)
 }
 
 fn arena_of(pages: usize) -> Arena {

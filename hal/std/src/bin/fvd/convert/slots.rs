@@ -111,14 +111,7 @@ pub(super) fn make(depth: usize, writes: u32) -> Option<(Vec<Slot>, OpPool)> {
 /// What to ask of a device for slot `index`.
 pub(super) fn head(kind: OpKind, flags: OpFlags, offset: u64, len: u64, index: usize) -> Head {
     let tag = index as u64;
-    Head {
-        kind,
-        flags,
-        status: Status::Pending,
-        offset,
-        len,
-        tag,
-    }
+    Head::new(kind, offset, len).with_flags(flags).with_tag(tag)
 }
 
 /// Has `op` read `len` bytes at `start` into memory, if possible into that of the piece before.
