@@ -1,6 +1,6 @@
 //! What the reference implementation does wrong, and this does not: one test for each trap of
-//! docs/DIALECTS.md §6. Numbers 3 and 14 are about the order and failure of device operations: the
-//! crash simulator searches them (`fvd-sim`, letter D).
+//! docs/DIALECTS.md §6. Numbers 3 and 14 are about the order and failure of device operations:
+//! `tests/sim/tests/traps.rs` has them.
 
 mod common;
 #[allow(dead_code, unreachable_pub)]
