@@ -112,7 +112,7 @@ fn put_unit(image: &mut Image, input: &mut Input<'_>) {
     for _ in 0..input.u8() % 8 {
         list.push(match input.u8() % 4 {
             0 => store_record(u32::from(input.u8()), input.edge(&PLACES)),
-            1 => input.bytes(12).to_vec(),
+            1 => input.bytes(12),
             _ => map_record(
                 input.u8() % 4,
                 u16::from(input.u8()),
@@ -151,7 +151,7 @@ pub(crate) fn edited_old(input: &mut Input<'_>) -> Image {
             2 => {
                 let len = usize::from(input.u8() % 40);
                 let at = fields.journal_start(&image) + usize::from(input.u16()) % 4096;
-                (at, input.bytes(len).to_vec())
+                (at, input.bytes(len))
             }
             _ => {
                 let at = usize::from(input.u16()) % OLD_DATA_OFFSET;

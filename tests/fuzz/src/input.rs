@@ -1,4 +1,9 @@
 //! Takes numbers off an input; past its end all are 0.
+//!
+//! The values that mark memory nobody wrote to are left out: a guest that writes them would look like
+//! an engine that writes what it must not.
+
+use crate::device::{UNREAD, UNWRITTEN};
 
 pub(crate) struct Input<'a>(&'a [u8]);
 
@@ -17,13 +22,13 @@ impl<'a> Input<'a> {
         let (taken, rest) = self.0.split_at(len);
         array[..len].copy_from_slice(taken);
         self.0 = rest;
-        array
+        array.map(unmarked)
     }
 
-    pub(crate) fn bytes(&mut self, len: usize) -> &'a [u8] {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let (taken, rest) = self.0.split_at(len.min(self.0.len()));
         self.0 = rest;
-        taken
+        taken.iter().copied().map(unmarked).collect()
     }
 
     pub(crate) fn u8(&mut self) -> u8 {
@@ -52,5 +57,12 @@ impl<'a> Input<'a> {
             2 => self.u64(),
             _ => place,
         }
+    }
+}
+
+fn unmarked(byte: u8) -> u8 {
+    match byte {
+        UNREAD | UNWRITTEN => byte ^ 1,
+        _ => byte,
     }
 }

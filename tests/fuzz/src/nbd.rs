@@ -91,7 +91,7 @@ fn piece(input: &mut Input<'_>, step: usize) -> Vec<u8> {
             [named(input), count.to_vec(), len.to_vec(), context.to_vec()].concat()
         }
         6 => Vec::new(),
-        _ => return input.bytes(step).to_vec(),
+        _ => return input.bytes(step),
     };
     let mut option = b"IHAVEOPT".to_vec();
     option.extend(u32::from(input.u8() % 16).to_be_bytes());
@@ -103,10 +103,10 @@ fn piece(input: &mut Input<'_>, step: usize) -> Vec<u8> {
 }
 
 fn named(input: &mut Input<'_>) -> Vec<u8> {
-    let name: &[u8] = match input.u8() % 4 {
-        0 => b"disk",
-        1 => b"bytes",
-        2 => b"",
+    let name = match input.u8() % 4 {
+        0 => b"disk".to_vec(),
+        1 => b"bytes".to_vec(),
+        2 => Vec::new(),
         _ => input.bytes(7),
     };
     let mut bytes = (name.len() as u32).to_be_bytes().to_vec();
@@ -120,7 +120,7 @@ fn request(input: &mut Input<'_>, export: &Export<'_>, agreed: &Agreed) {
     let places = [0, 512, 4096, 1 << 16, 1 << 20, 1 << 32, export.size_bytes];
     if input.u8().is_multiple_of(8) {
         let raw = input.bytes(REQUEST_BYTES);
-        bytes[..raw.len()].copy_from_slice(raw);
+        bytes[..raw.len()].copy_from_slice(&raw);
     } else {
         bytes[..4].copy_from_slice(&0x2560_9513_u32.to_be_bytes());
         bytes[4..6].copy_from_slice(&u16::from(input.u8() % 32).to_be_bytes());

@@ -22,7 +22,7 @@ fn slot(input: &mut Input<'_>) -> Vec<u8> {
         let at = usize::from(input.u16()) % SLOT_BYTES;
         let len = usize::from(input.u8() % 9).min(SLOT_BYTES - at);
         let bytes = input.bytes(len);
-        slot[at..at + bytes.len()].copy_from_slice(bytes);
+        slot[at..at + bytes.len()].copy_from_slice(&bytes);
     }
     if !input.u8().is_multiple_of(8) {
         image::seal(&mut slot);
@@ -109,7 +109,7 @@ pub fn pages(bytes: &[u8]) {
     for _ in 0..edits {
         let at = usize::from(input.u16()) % PAGE_BYTES;
         let bytes = input.bytes(4.min(PAGE_BYTES - at));
-        page[at..at + bytes.len()].copy_from_slice(bytes);
+        page[at..at + bytes.len()].copy_from_slice(&bytes);
     }
     let first = index * 1024;
     if check_page(&page, index, count, store).is_ok() {
@@ -159,7 +159,7 @@ pub fn journal(bytes: &[u8]) {
     let (seq, used, flags) = (input.u64() >> 1, input.u16(), input.u16());
     let mut unit = vec![0; len];
     let body = input.bytes(len - 32);
-    unit[..body.len()].copy_from_slice(body);
+    unit[..body.len()].copy_from_slice(&body);
     let trailer = len - 32;
     let used = used % (trailer as u16 + 2);
     unit[trailer + 4..trailer + 8].copy_from_slice(b"FVDJ");
