@@ -146,6 +146,10 @@ fn info_has_every_documented_key() {
         ("base", Value::Null),
         ("data_file", Value::Null),
         ("features", serde_json::json!(["page-checksums"])),
+        (
+            "capabilities",
+            serde_json::json!(["base-id", "discard", "hide-base"]),
+        ),
         ("clean", Value::from(true)),
         ("allocated_bytes", Value::from(0)),
         (

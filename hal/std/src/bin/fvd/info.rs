@@ -6,7 +6,7 @@
 use core::fmt;
 use core::num::NonZeroU64;
 
-use fvd::format::{Header, MetadataBytes, Text};
+use fvd::format::{Dialect, Header, MetadataBytes, Text};
 use fvd_std::drive::Driver;
 use fvd_std::file::OpenError;
 use fvd_std::image::{self, Access, HeaderFile, Image, ImageError, Parts};
@@ -67,6 +67,7 @@ struct Info {
     base: Option<BaseInfo>,
     data_file: Option<String>,
     features: Vec<String>,
+    capabilities: &'static [&'static str],
     clean: bool,
     metadata_bytes: MetadataInfo,
     /// Bytes of the store that hold guest data; null while somebody else has the image open, for an
@@ -106,6 +107,16 @@ struct MetadataInfo {
     total: u64,
 }
 
+/// What images of some dialects can do and those of others can not (docs/DIALECTS.md §1).
+const fn capabilities(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        // A base is known by its id; a discard may zero; zeros may hide the base and take no space.
+        Dialect::Fvd2 => &["base-id", "discard", "hide-base"],
+        // Mappings only ever come, and there is no place for ids.
+        _ => &[],
+    }
+}
+
 impl Info {
     fn new(found: &HeaderFile, allocated_bytes: Option<u64>) -> Info {
         let header = &found.header;
@@ -128,6 +139,7 @@ impl Info {
                 .iter()
                 .map(|feature| feature.to_string())
                 .collect(),
+            capabilities: capabilities(header.dialect),
             clean: core.clean_shutdown,
             metadata_bytes: MetadataInfo::new(&header.metadata_bytes()),
             allocated_bytes,
@@ -204,6 +216,7 @@ impl fmt::Display for Info {
             line("data file:", &format!("'{name}'"))?;
         }
         line("features:", &self.features.join(" "))?;
+        line("capabilities:", &self.capabilities.join(" "))?;
         line("closed cleanly:", &if self.clean { "yes" } else { "no" })?;
         line("metadata:", &size::show(self.metadata_bytes.total))?;
         let MetadataInfo {
