@@ -1,8 +1,11 @@
 //! Recovery of the dialects of 2011.
 //!
 //! ```text
-//! table, bitmap -> [journal, if not closed cleanly] -> checks -> [pages in place -> flush -> mark -> flush]
+//! table, bitmap -> [journal -> page with the mark] -> checks -> [pages in place -> flush -> mark -> flush]
 //! ```
+//!
+//! What stands in brackets happens unless the image was closed cleanly, and nothing is written before
+//! the last read. The page with the mark waits in commit memory, which nobody else uses until then.
 //!
 //! Sectors of their journals prove nothing and old ones stay behind, so all are applied, in any order:
 //! that is right because mappings never change once they exist. What can not be right (an index
@@ -120,7 +123,11 @@ impl<S: Stores> Opening<S> {
         let region = header.core.journal;
         let done = done + have;
         if header.core.clean_shutdown || done >= region.bytes {
-            self.step = Step::Verify;
+            self.step = if header.core.clean_shutdown || disk.options.read_only {
+                Step::Verify
+            } else {
+                Step::Mark(MarkStep::Read)
+            };
             return;
         }
         self.reading = disk.open_read(region.offset + done, region.bytes - done);
@@ -203,7 +210,7 @@ impl<S: Stores> Opening<S> {
         };
         let region = disk.journal.header.core.journal;
         if self.old.refused == 0 || done >= region.bytes {
-            self.step = Step::Mark(MarkStep::Read);
+            self.step = Step::Mark(MarkStep::Write);
             if done != 0 {
                 disk.open_send(Role::Metadata, OpKind::Flush, 0, 0);
             }
@@ -215,7 +222,8 @@ impl<S: Stores> Opening<S> {
         self.step = Step::Erase(done + len);
     }
 
-    /// Marks the image as one that needs no recovery: one sector changes, the rest of its page stays.
+    /// Marks the image as one that needs no recovery: one sector changes, the rest of its page stays
+    /// as it was read before recovery wrote anything.
     pub(super) fn mark_clean(&mut self, step: MarkStep) {
         let Body::Disk(disk) = &mut self.body else {
             return;
@@ -229,14 +237,20 @@ impl<S: Stores> Opening<S> {
         match step {
             MarkStep::Read => {
                 disk.open_read(page_offset, PAGE_BYTES_U64);
-                self.step = Step::Mark(MarkStep::Write);
+                self.step = Step::Mark(MarkStep::Keep);
+            }
+            MarkStep::Keep => {
+                let journal = &mut disk.journal;
+                journal.page_memory.copy_out(0, &mut journal.page);
+                journal.commit_memory.copy_in(0, &journal.page);
+                self.step = Step::Verify;
             }
             MarkStep::Write => {
                 header.core.clean_shutdown = true;
                 header.core.stable_seq = header.core.stable_seq.max(self.old.epoch);
                 let epoch = header.core.stable_seq;
                 let journal = &mut disk.journal;
-                journal.page_memory.copy_out(0, &mut journal.page);
+                journal.commit_memory.copy_out(0, &mut journal.page);
                 mark.write(&mut journal.page, epoch);
                 journal.page_memory.copy_in(0, &journal.page);
                 disk.open_send(Role::Metadata, OpKind::Write, page_offset, PAGE_BYTES_U64);
@@ -255,6 +269,8 @@ impl<S: Stores> Opening<S> {
 pub(super) enum MarkStep {
     /// The page is read,
     Read,
+    /// kept while the rest is checked and put in place,
+    Keep,
     /// written,
     Write,
     /// and made durable.

@@ -6,7 +6,9 @@ use core::task::Poll;
 use crate::buffer::{Arena, Head, Lease, Op, OpPool, Part};
 use crate::device::{DeviceError, OpKind, Status, When};
 use crate::engine::Tag;
-use crate::format::{Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex, read_header};
+use crate::format::{
+    Dialect, Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex, read_header,
+};
 use crate::stores::{Role, Stores};
 use crate::units::Instant;
 
@@ -245,6 +247,10 @@ impl<S: Stores> Probe<S> {
     fn layout(&self) -> Result<Layout, OpenError> {
         let bytes: &[u8] = self.parts.as_ref().map_or(&[], |parts| &parts.bytes);
         match (read_header(bytes, &self.options.limits), self.unreadable) {
+            // It has fields on both pages: what is missing would look like zeros.
+            (Ok(chosen), Some((_, error))) if chosen.header.dialect == Dialect::Reference => {
+                Err(metadata_failed(error))
+            }
             (Ok(chosen), _) => Layout::new(&self.stores, &chosen, self.options, self.purpose),
             (Err(_), Some((_, error))) => Err(metadata_failed(error)),
             (Err(error), None) => Err(error.into()),

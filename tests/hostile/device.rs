@@ -4,8 +4,11 @@
 //!    not an error to be handled: it is remembered and fails the test.
 //! 2. Every write is searched for memory that nobody ever wrote to, and can be undone.
 //! 3. Operations are counted, and one of them can fail.
+//! 4. Bytes of the metadata device can be unreadable for good.
 
-use fvd::buffer::{Op, OpQueue};
+use core::ops::Range;
+
+use fvd::buffer::{Head, Op, OpQueue};
 use fvd::device::{DeviceError, Geometry, OpKind, When, refuse};
 use fvd::stores::{Role, Stores};
 use fvd::units::Instant;
@@ -90,6 +93,8 @@ pub(crate) struct Devices<const SHARED: bool> {
     pub(crate) fail_at: Option<u64>,
     /// What the operation that failed was.
     pub(crate) failed: Option<OpKind>,
+    /// Bytes of the metadata device that can not be read, however often one tries.
+    pub(crate) unreadable: Range<u64>,
     /// Promises that the engine broke.
     pub(crate) faults: Vec<String>,
 }
@@ -108,6 +113,7 @@ impl<const SHARED: bool> Devices<SHARED> {
             operations: 0,
             fail_at: None,
             failed: None,
+            unreadable: 0..0,
             faults: Vec::new(),
         }
     }
@@ -137,6 +143,15 @@ impl<const SHARED: bool> Devices<SHARED> {
         self.operations = 0;
         self.fail_at = None;
         self.failed = None;
+        self.unreadable = 0..0;
+    }
+
+    /// Whether the medium refuses to read this.
+    fn is_unreadable(&self, role: Role, head: &Head) -> bool {
+        let own = role == Role::Metadata || (SHARED && role == Role::Data);
+        let end = head.offset.saturating_add(head.len);
+        let bad = &self.unreadable;
+        own && head.kind == OpKind::Read && head.offset < bad.end && bad.start < end
     }
 }
 
@@ -155,8 +170,9 @@ impl<const SHARED: bool> Stores for Devices<SHARED> {
     fn submit(&mut self, role: Role, mut op: Op) -> Result<(), Op> {
         let index = self.operations;
         self.operations += 1;
-        let fails = self.fail_at == Some(index);
         let head = op.head();
+        let unreadable = self.is_unreadable(role, &head);
+        let fails = self.fail_at == Some(index) || unreadable;
         let fault = match self.medium(role) {
             None => Some("an operation on a device that is not there"),
             Some(medium) if medium.geometry.check(&op).is_err() => Some("out of range"),
@@ -168,7 +184,11 @@ impl<const SHARED: bool> Stores for Devices<SHARED> {
             return refuse(op, DeviceError::Invalid);
         }
         self.failed = self.failed.or(fails.then_some(head.kind));
-        op.complete(if fails { Err(DeviceError::Io) } else { Ok(()) });
+        op.complete(match fails {
+            true if unreadable => Err(DeviceError::Unreadable),
+            true => Err(DeviceError::Io),
+            false => Ok(()),
+        });
         self.done.push_back(op);
         Ok(())
     }

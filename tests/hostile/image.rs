@@ -245,11 +245,6 @@ impl Image {
         self.states.last().expect("a state")
     }
 
-    /// Whether it is of a dialect of 2011.
-    pub(crate) fn is_old(&self) -> bool {
-        self.metadata.get(4) == Some(&1)
-    }
-
     /// The device that holds the chunks, and where they start on it.
     fn store(&self) -> (usize, &[u8]) {
         match &self.data {

@@ -20,6 +20,7 @@ mod old;
 mod old_image;
 mod row;
 mod table;
+mod unreadable;
 
 use std::collections::BTreeSet;
 

@@ -7,10 +7,6 @@ use crate::bench::{Bench, Class, Outcome, class_of};
 use crate::device::{Devices, FOREIGN, holds};
 use crate::image::{Image, options};
 
-/// Operations until the whole of an image of 2011 is read: both pages of its header, a flush, bitmap,
-/// table, journal.
-const FIRST_READS_OF_OLD: u64 = 6;
-
 /// An image that somebody made with care, and what must come of it.
 pub(crate) struct Row {
     /// The row of the catalogue.
@@ -131,9 +127,7 @@ impl Row {
             }
             Ok(_) => panic!("{self}: opened although operation {index} failed"),
         }
-        // Recovery of 2011 reads the page with its mark when everything else is in place, for good.
-        let marking = self.image.is_old() && devices.operations > FIRST_READS_OF_OLD;
-        if devices.failed == Some(OpKind::Read) && !marking {
+        if devices.failed == Some(OpKind::Read) {
             assert_eq!(
                 devices.writes(),
                 0,
