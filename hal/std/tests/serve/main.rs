@@ -7,10 +7,16 @@
 //! | `tools` | the clients that people use |
 //! | `protocol` | requests, answers, refusals |
 //! | `faults` | slow, silent, vanished and malicious clients, signals |
+//! | `guest` | a Linux guest with a file system |
+//! | `linux` | its kernel and virtual machine |
+//! | `files` | what it shall do, and what must be in its files |
 
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod files;
+mod guest;
+mod linux;
 mod protocol;
 mod server;
 mod tools;
