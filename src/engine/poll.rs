@@ -8,7 +8,7 @@ use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::Instant;
 
-use super::{Disk, Held, Purpose, State, Tag, Work};
+use super::{Disk, Held, Purpose, RequestId, State, Tag, Work};
 
 /// Completions taken from the devices in one poll.
 const REAP_MAX: usize = 256;
@@ -94,8 +94,12 @@ impl<S: Stores> Disk<S> {
         }
         self.unpark();
         // Phase 2: the journal, so that requests waiting for it can go on.
-        self.advance_commit();
-        self.advance_checkpoint();
+        if !self.journal.commit.is_idle() {
+            self.advance_commit();
+        }
+        if !self.journal.checkpoint.is_idle() {
+            self.advance_checkpoint();
+        }
         self.advance_growth();
         // Phase 3: requests.
         if self.work.take(Work::RETRY) {
@@ -279,7 +283,15 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Sends what the devices had no room for, oldest first.
+    #[inline]
     fn unpark(&mut self) {
+        if !self.parked.is_empty() {
+            self.send_parked();
+        }
+    }
+
+    #[cold]
+    fn send_parked(&mut self) {
         for _ in 0..self.parked.len() {
             let Some(op) = self.parked.pop_front() else {
                 return;
@@ -296,7 +308,19 @@ impl<S: Stores> Disk<S> {
 
     /// Records a completion. Returns the guest's op if that ends its request.
     #[inline]
-    pub(super) fn on_completion(&mut self, mut op: Op) -> Option<Op> {
+    pub(super) fn on_completion(&mut self, op: Op) -> Option<Op> {
+        match Tag::parse_forward(op.tag()) {
+            Some(id) => self.on_forwarded(id, op),
+            None => {
+                self.on_own(op);
+                None
+            }
+        }
+    }
+
+    /// Records a completion of an operation of the engine's own.
+    #[inline(never)] // so that the way of a forwarded op stays short
+    fn on_own(&mut self, mut op: Op) {
         if op.status() == Status::Pending {
             op.complete(Err(DeviceError::Protocol));
         }
@@ -304,67 +328,58 @@ impl<S: Stores> Disk<S> {
             return self.stray(op);
         };
         match tag.purpose {
-            Purpose::Forward => self.on_forwarded(tag, op),
-            Purpose::Part | Purpose::Fill(_) | Purpose::ZeroMemory => {
-                self.on_part(tag, op);
-                None
-            }
-            Purpose::Eager => {
-                self.on_eager_op(tag, op);
-                None
-            }
-            Purpose::Commit => {
-                self.on_commit_op(op);
-                None
-            }
-            Purpose::Checkpoint => {
-                self.on_checkpoint_op(op);
-                None
-            }
-            Purpose::Growth => {
-                self.on_growth_op(op);
-                None
-            }
-            Purpose::Open => {
-                self.on_open_op(op);
-                None
-            }
+            Purpose::Part | Purpose::Fill(_) | Purpose::ZeroMemory => self.on_part(tag, op),
+            Purpose::Eager => self.on_eager_op(tag, op),
+            Purpose::Commit => self.on_commit_op(op),
+            Purpose::Checkpoint => self.on_checkpoint_op(op),
+            Purpose::Growth => self.on_growth_op(op),
+            Purpose::Open => self.on_open_op(op),
+            Purpose::Forward => self.stray(op),
         }
     }
 
     #[inline]
-    fn on_forwarded(&mut self, tag: Tag, op: Op) -> Option<Op> {
-        let Some(slot) = self.slots.get_mut(tag.slot) else {
-            return self.stray(op);
+    fn on_forwarded(&mut self, id: RequestId, mut op: Op) -> Option<Op> {
+        let slot = self
+            .slots
+            .get_mut(id.slot)
+            .filter(|slot| slot.generation == id.generation && slot.print == op.fingerprint());
+        let Some(slot) = slot else {
+            self.stray(op);
+            return None;
         };
-        if slot.generation != tag.generation || slot.print != op.fingerprint() {
-            return self.stray(op);
+        if slot.state != State::Forwarded {
+            self.on_forwarded_step(id.slot, op);
+            return None;
         }
         let result = outcome(&op);
-        match slot.state {
-            State::Forwarded => {
-                let head = slot.head;
-                self.slots.release(tag.slot);
-                if !self.waiting.is_empty() {
-                    self.work.insert(Work::RETRY);
-                }
-                if head.kind == OpKind::Flush && result.is_err() {
-                    self.poison();
-                }
-                let result = self.answer(head.kind, result);
-                Some(restored(op, head, result))
-            }
-            _ if matches!(slot.held, Held::Out) => {
-                slot.outstanding = slot.outstanding.saturating_sub(1);
-                if let Err(error) = result {
-                    slot.fail(error);
-                }
-                slot.held = Held::Whole(op);
-                self.wake_slot(tag.slot);
-                None
-            }
-            _ => self.stray(op),
+        // As it was submitted.
+        let kind = slot.head.kind;
+        op.set_head(slot.head);
+        self.slots.release(id.slot);
+        if !self.waiting.is_empty() {
+            self.work.insert(Work::RETRY);
         }
+        if kind == OpKind::Flush && result.is_err() {
+            self.poison();
+        }
+        op.complete(self.answer(kind, result));
+        Some(op)
+    }
+
+    /// The guest's own op came home, but its request has more to do.
+    #[inline(never)]
+    fn on_forwarded_step(&mut self, index: u16, op: Op) {
+        let slot = self.slots.get_mut(index);
+        let Some(slot) = slot.filter(|slot| matches!(slot.held, Held::Out)) else {
+            return self.stray(op);
+        };
+        slot.outstanding = slot.outstanding.saturating_sub(1);
+        if let Err(error) = outcome(&op) {
+            slot.fail(error);
+        }
+        slot.held = Held::Whole(op);
+        self.wake_slot(index);
     }
 
     fn on_part(&mut self, tag: Tag, op: Op) {
@@ -373,8 +388,7 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get_mut(tag.slot).filter(|slot| {
             slot.generation == tag.generation && slot.state != State::Free && slot.outstanding > 0
         }) else {
-            self.stray(op);
-            return;
+            return self.stray(op);
         };
         slot.outstanding -= 1;
         if bug(Bug::PartErrorOverwritten) {
@@ -421,10 +435,9 @@ impl<S: Stores> Disk<S> {
     /// A completion that nothing waits for. It is counted and leaked: whose memory it carries is
     /// unknown.
     #[cold]
-    fn stray(&mut self, op: Op) -> Option<Op> {
+    fn stray(&mut self, op: Op) {
         self.stats.protocol_errors += 1;
         drop(op);
-        None
     }
 }
 

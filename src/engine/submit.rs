@@ -85,31 +85,26 @@ impl<S: Stores> Disk<S> {
     /// Where a request can go as it is, in its own op: one run, no order to keep.
     #[inline]
     fn fast_run(&self, op: &Op) -> Option<(Role, u64)> {
-        let head = op.head();
-        let end = head.offset.wrapping_add(head.len);
-        match head.kind {
+        let (kind, flags) = (op.kind(), op.flags());
+        let fit = match kind {
             // Flags mean nothing for a read, and a device may refuse one that it does not know.
-            OpKind::Read if head.flags == OpFlags::NONE => {
-                let run = self.map.run(head.offset, end);
-                if run.bytes != head.len {
-                    return None;
-                }
-                match run.source {
-                    Source::Store(at) => Some((Role::Data, at)),
-                    Source::Base(at) => Some((Role::Base, at)),
-                    Source::Zero | Source::Unreadable => None,
-                }
+            OpKind::Read => flags == OpFlags::NONE,
+            // A FUA write may need its mapping made durable, but for a raw-like disk.
+            OpKind::Write => {
+                let plain = flags == OpFlags::NONE
+                    || (flags == OpFlags::FUA && self.is_raw() && self.limits.fua);
+                plain && self.nothing_exclusive()
             }
-            OpKind::Write if self.nothing_exclusive() => {
-                // A FUA write may need its mapping made durable, but for a raw-like disk.
-                let plain = head.flags == OpFlags::NONE
-                    || (head.flags == OpFlags::FUA && self.is_raw() && self.limits.fua);
-                let run = self.map.run(head.offset, end);
-                match run.source {
-                    Source::Store(at) if plain && run.bytes == head.len => Some((Role::Data, at)),
-                    _ => None,
-                }
-            }
+            _ => false,
+        };
+        if !fit {
+            return None;
+        }
+        let (start, len) = (op.offset(), op.len());
+        let run = self.map.run(start, start.wrapping_add(len));
+        match run.source {
+            Source::Store(at) if run.bytes == len => Some((Role::Data, at)),
+            Source::Base(at) if run.bytes == len && kind == OpKind::Read => Some((Role::Base, at)),
             _ => None,
         }
     }

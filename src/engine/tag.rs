@@ -7,6 +7,8 @@
 
 use crate::stores::Role;
 
+use super::RequestId;
+
 /// What an operation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -97,6 +99,19 @@ impl Tag {
             Role::Base => 2,
         };
         kind | role << 8 | (self.slot as u64) << 16 | (self.generation as u64) << 32
+    }
+
+    /// Whose the guest's own op is, if this is the tag of one.
+    #[inline]
+    pub(crate) const fn parse_forward(word: u64) -> Option<RequestId> {
+        // The role says nothing here.
+        if word & !0xFFFF_FFFF_FF00 != 1 {
+            return None;
+        }
+        Some(RequestId {
+            slot: (word >> 16) as u16,
+            generation: (word >> 32) as u16,
+        })
     }
 
     /// Takes a tag apart. `None` for one that the engine never gave out.

@@ -50,6 +50,14 @@ impl Map {
                 bytes: end.saturating_sub(start),
             };
         }
+        match self.mapped_whole(start, end) {
+            Some(run) => run,
+            None => self.run_of_pieces(start, end),
+        }
+    }
+
+    #[inline(never)] // so that the usual case stays short
+    fn run_of_pieces(&self, start: u64, end: u64) -> Run {
         let mut run = self.piece(start, end);
         let mut at = start.saturating_add(run.bytes);
         // Each piece is at least one sector, and there are at most 16 blocks per chunk.
@@ -66,6 +74,28 @@ impl Map {
             at = at.saturating_add(next.bytes);
         }
         run
+    }
+
+    /// What most requests are, found in a third of the instructions: a range within one mapped chunk
+    /// of a disk that has no base to ask for.
+    #[inline]
+    fn mapped_whole(&self, start: u64, end: u64) -> Option<Run> {
+        let shape = &self.shape;
+        let chunk = shape.chunk_of(GuestOffset(start));
+        let inside = shape.within_chunk(GuestOffset(start));
+        let bytes = end.saturating_sub(start);
+        let one_chunk = inside.saturating_add(bytes) <= shape.chunk_bytes();
+        if self.bitmap_blocks != 0 || !self.has_table || !one_chunk {
+            return None;
+        }
+        let TableEntry::Chunk(at) = self.entry(chunk) else {
+            return None;
+        };
+        let offset = self.data_offset.wrapping_add(shape.store_chunk_start(at));
+        Some(Run {
+            source: Source::Store(offset.wrapping_add(inside)),
+            bytes,
+        })
     }
 
     /// The run from `start` within one chunk.
