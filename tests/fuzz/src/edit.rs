@@ -71,9 +71,9 @@ pub(crate) fn chosen(number: u8) -> &'static Image {
 /// A golden image with up to 16 changes.
 pub(crate) fn edited(input: &mut Input<'_>) -> Image {
     let mut image = chosen(input.u8()).clone();
-    let mut numbers = Vec::new();
+    let (mut numbers, mut bytes) = (Vec::new(), Vec::new());
     for _ in 0..input.u8() % 17 {
-        // The header last: the other edits find their places by it.
+        // What may change the header comes last: the other edits find their places by it.
         match input.u8() % 8 {
             0 | 1 => numbers.push((
                 NUMBERS[usize::from(input.u8()) % NUMBERS.len()],
@@ -92,10 +92,12 @@ pub(crate) fn edited(input: &mut Input<'_>) -> Image {
             5 | 6 if image.kind.table || image.kind.base => put_unit(&mut image, input),
             _ => {
                 let end = image.metadata.len().min(64 << 10);
-                let at = usize::from(input.u16()) % end;
-                image.metadata[at] = input.u8();
+                bytes.push((usize::from(input.u16()) % end, input.u8()));
             }
         }
+    }
+    for (at, byte) in bytes {
+        image.metadata[at] = byte;
     }
     for (at, value) in numbers {
         image.set_u64(at, value);

@@ -1,19 +1,19 @@
-//! Bytes of one client: handshake, requests in, replies out.
+//! One client: handshake, requests in, replies out.
 
 use core::mem;
 use core::ops::ControlFlow;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use fvd_nbd::export::Export;
 use fvd_nbd::handshake::{Agreed, Handshake, INPUT_BYTES_MAX, Progress};
-use fvd_nbd::reply::{self, Errno};
+use fvd_nbd::reply::Errno;
 use fvd_nbd::request::{Command, REQUEST_BYTES, Request, RequestError};
 
+use super::reply::{Reply, held};
+use super::stream::Stream;
 use super::task::{Origin, Start, Wanted};
 use super::{BYTES_MAX, Counters, IN_FLIGHT_MAX};
 use crate::aligned::AlignedBuffer;
@@ -33,156 +33,6 @@ const SPARES_MAX: usize = 32;
 
 /// Longest buffer that is kept.
 const SPARE_BYTES_MAX: usize = 1 << 20;
-
-/// A socket.
-pub(super) enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Stream {
-    pub(super) fn unix(stream: UnixStream) -> io::Result<Stream> {
-        stream.set_nonblocking(true)?;
-        Ok(Stream::Unix(stream))
-    }
-
-    pub(super) fn tcp(stream: TcpStream) -> io::Result<Stream> {
-        stream.set_nonblocking(true)?;
-        // Replies are gathered here; waiting for more would only delay them.
-        stream.set_nodelay(true)?;
-        Ok(Stream::Tcp(stream))
-    }
-
-    /// Reads what is there; 0 = the client is gone. `None` if nothing is there now.
-    fn receive(&mut self, target: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
-            let result = match self {
-                Stream::Unix(stream) => stream.read(target),
-                Stream::Tcp(stream) => stream.read(target),
-            };
-            match result {
-                Ok(count) => return Ok(Some(count)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn send(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.write_vectored(slices),
-            Stream::Tcp(stream) => stream.write_vectored(slices),
-        }
-    }
-}
-
-/// Bytes on their way to a client.
-pub(super) struct Reply {
-    head: Vec<u8>,
-    data: Option<AlignedBuffer>,
-    /// A buffer that came home with it and carries nothing.
-    spare: Option<AlignedBuffer>,
-    sent: usize,
-    /// Bytes of data that its request held.
-    held: usize,
-    error: bool,
-}
-
-impl Reply {
-    pub(super) fn bytes(head: Vec<u8>) -> Reply {
-        Reply {
-            head,
-            data: None,
-            spare: None,
-            sent: 0,
-            held: 0,
-            error: false,
-        }
-    }
-
-    pub(super) fn success(structured: bool, request: &Request) -> Reply {
-        let cookie = request.cookie;
-        let asks = matches!(request.command, Command::Read | Command::BlockStatus { .. });
-        let head = if structured && asks {
-            reply::done(cookie).to_vec()
-        } else {
-            reply::simple(cookie, None).to_vec()
-        };
-        Reply {
-            held: held(request),
-            ..Reply::bytes(head)
-        }
-    }
-
-    pub(super) fn data(structured: bool, request: &Request, data: AlignedBuffer) -> Reply {
-        let (cookie, offset, len) = (request.cookie, request.offset, request.len);
-        let head = if structured {
-            reply::data_header(cookie, offset, len).to_vec()
-        } else {
-            reply::simple(cookie, None).to_vec()
-        };
-        Reply {
-            data: Some(data),
-            held: held(request),
-            ..Reply::bytes(head)
-        }
-    }
-
-    pub(super) fn failure(structured: bool, request: &Request, error: Errno) -> Reply {
-        let asks = matches!(request.command, Command::Read | Command::BlockStatus { .. });
-        Reply {
-            held: held(request),
-            ..Reply::refusal(structured && asks, request.cookie, error)
-        }
-    }
-
-    /// The answer to a request that holds nothing.
-    fn refusal(structured: bool, cookie: u64, error: Errno) -> Reply {
-        let head = if structured {
-            reply::error(cookie, error).to_vec()
-        } else {
-            reply::simple(cookie, Some(error)).to_vec()
-        };
-        Reply {
-            error: true,
-            ..Reply::bytes(head)
-        }
-    }
-
-    pub(super) fn and_spare(mut self, spare: Option<AlignedBuffer>) -> Reply {
-        self.spare = spare;
-        self
-    }
-
-    pub(super) fn is_error(&self) -> bool {
-        self.error
-    }
-
-    pub(super) fn data_len(&self) -> usize {
-        self.data.as_ref().map_or(0, |data| data.len())
-    }
-
-    fn len(&self) -> usize {
-        self.head.len() + self.data_len()
-    }
-
-    /// What is left to send.
-    fn slices(&self) -> [IoSlice<'_>; 2] {
-        let data: &[u8] = self.data.as_deref().unwrap_or(&[]);
-        let head = self.head.get(self.sent..).unwrap_or(&[]);
-        let sent_data = self.sent.saturating_sub(self.head.len());
-        [head, data.get(sent_data..).unwrap_or(&[])].map(IoSlice::new)
-    }
-}
-
-/// Bytes of data that a request carries, one way or the other.
-fn held(request: &Request) -> usize {
-    match request.command {
-        Command::Read | Command::Write { .. } => request.len as usize,
-        _ => 0,
-    }
-}
 
 /// What comes next from a client that has an export.
 enum Stage {
@@ -579,17 +429,14 @@ impl Connection {
 
     fn on_sent(&mut self, mut count: usize) {
         while let Some(reply) = self.output.front_mut() {
-            let left = reply.len() - reply.sent;
-            let part = left.min(count);
-            reply.sent += part;
-            count -= part;
-            if part < left {
+            count -= reply.on_sent(count);
+            if reply.left() != 0 {
                 return;
             }
             if let Some(reply) = self.output.pop_front() {
                 self.in_flight = self.in_flight.saturating_sub(1);
-                self.bytes = self.bytes.saturating_sub(reply.held);
-                for buffer in [reply.data, reply.spare].into_iter().flatten() {
+                self.bytes = self.bytes.saturating_sub(reply.held());
+                for buffer in reply.into_buffers() {
                     if self.spares.len() < SPARES_MAX && buffer.len() <= SPARE_BYTES_MAX {
                         self.spares.push(buffer);
                     }
@@ -601,10 +448,7 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.stream {
-            Stream::Unix(stream) => stream.as_fd(),
-            Stream::Tcp(stream) => stream.as_fd(),
-        }
+        self.stream.as_fd()
     }
 }
 

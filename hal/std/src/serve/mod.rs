@@ -8,7 +8,9 @@
 //!
 //! | file | its one job |
 //! | --- | --- |
-//! | `connection` | bytes of one client: handshake, requests in, replies out |
+//! | `connection` | one client: handshake, requests in, replies out |
+//! | `stream` | its socket |
+//! | `reply` | what it is answered, and how much of that was sent |
 //! | `task` | one request on its way through the device |
 //! | `disks` | what can be served |
 //! | `wake` | sleep until a socket, a device or a signal has something |
@@ -25,6 +27,8 @@
 
 mod connection;
 mod disks;
+mod reply;
+mod stream;
 mod task;
 mod wake;
 
@@ -40,6 +44,7 @@ use fvd_nbd::export::Export;
 
 use crate::drive::Clock;
 use connection::Connection;
+use stream::Stream;
 use task::Tasks;
 use wake::{Interest, Sleeper};
 
@@ -85,14 +90,14 @@ pub enum Listener {
 }
 
 impl Listener {
-    fn accept(&self) -> io::Result<connection::Stream> {
+    fn accept(&self) -> io::Result<Stream> {
         match self {
             Listener::Unix(listener) => listener
                 .accept()
-                .and_then(|(stream, _)| connection::Stream::unix(stream)),
+                .and_then(|(stream, _)| Stream::unix(stream)),
             Listener::Tcp(listener) => listener
                 .accept()
-                .and_then(|(stream, _)| connection::Stream::tcp(stream)),
+                .and_then(|(stream, _)| Stream::tcp(stream)),
         }
     }
 }

@@ -8,7 +8,7 @@ use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Status};
 use fvd_nbd::reply::{self, Errno, Extent};
 use fvd_nbd::request::{Command, Request};
 
-use super::connection::Reply;
+use super::reply::Reply;
 use super::{Allocation, Disk};
 use crate::aligned::AlignedBuffer;
 use crate::arena::leak_arena;
