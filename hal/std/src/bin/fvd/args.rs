@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fvd::format::Dialect;
 use fvd_std::file::{Aio, Cache};
 
+use crate::bench::BenchArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::size;
@@ -45,6 +46,12 @@ Exit codes: 0 no damage (notes at most), 2 corrupt (also what --repair could men
     Convert(ConvertArgs),
     /// Offer a disk to NBD clients, until SIGTERM or SIGINT
     Serve(ServeArgs),
+    /// Compare speed with other servers and formats, as far as they are installed
+    #[command(after_help = "\
+Measures ratios within one run, since times on a shared machine prove nothing: a reference, the\n\
+arms in rotated order, the reference again, round after round. Needs fio; QEMU's tools, strace and\n\
+filefrag for what needs them. Writes bench.md, bench.json and bench.svg.")]
+    Bench(BenchArgs),
 }
 
 #[derive(Args)]
@@ -249,6 +256,9 @@ pub(crate) struct ServeArgs {
     /// Print counters as a line of JSON on SIGUSR1 and at the end
     #[arg(long)]
     pub(crate) stats: bool,
+    /// Write a page more for each flush, behind the disk: what any journal costs at least
+    #[arg(long, hide = true)]
+    pub(crate) journal_control: bool,
     /// The image
     pub(crate) image: PathBuf,
 }
@@ -421,7 +431,10 @@ fn check(verb: &Verb) -> Result<(), Failure> {
         Verb::Serve(args) if args.export_name.len() > fvd_nbd::export::NAME_BYTES_MAX => {
             usage("--export-name takes at most 4096 bytes".into())
         }
-        Verb::Info(_) | Verb::Map(_) | Verb::Check(_) | Verb::Serve(_) => Ok(()),
+        Verb::Serve(args) if args.journal_control && args.format != Format::Raw => {
+            usage("--journal-control needs a raw IMAGE (-f raw)".into())
+        }
+        Verb::Info(_) | Verb::Map(_) | Verb::Check(_) | Verb::Serve(_) | Verb::Bench(_) => Ok(()),
     }
 }
 

@@ -49,6 +49,15 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(text) | Failure::Failed(text) => f.write_str(text),
+            Failure::PipeClosed => f.write_str("nobody reads the output any more"),
+        }
+    }
+}
+
 /// Adds what was being done to an error.
 pub(crate) trait Doing<T> {
     /// Turns an error into a failure that begins with `what()`.

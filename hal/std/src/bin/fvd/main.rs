@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `args` | what may stand on the command line |
 //! | `create`, `info`, `map`, `check`, `convert/`, `serve` | one verb each |
+//! | `bench/` | how fast all that is beside others |
 //! | `check_report` | what `check` tells |
 //! | `failure` | what can go wrong, and the exit code for it |
 //! | `new_file`, `new_image` | a file, an image, that appears whole or not at all |
@@ -11,6 +12,7 @@
 //! | `output`, `size`, `progress` | what people and programs get to see |
 
 mod args;
+mod bench;
 mod check;
 mod check_report;
 mod convert;
@@ -54,5 +56,6 @@ fn run(verb: Verb) -> Result<u8, Failure> {
         Verb::Check(args) => check::run(&args),
         Verb::Convert(args) => convert::run(&args),
         Verb::Serve(args) => serve::run(&args),
+        Verb::Bench(args) => bench::run(&args),
     }
 }

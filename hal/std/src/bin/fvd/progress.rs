@@ -69,3 +69,36 @@ impl Drop for Waiting {
         self.0.finish_and_clear();
     }
 }
+
+/// A bar over the time that something is given, which says what is being done; invisible where standard
+/// error is no terminal.
+pub(crate) struct Steps {
+    bar: ProgressBar,
+    start: Instant,
+}
+
+impl Steps {
+    /// A bar that ends after `time`.
+    pub(crate) fn new(time: Duration) -> Steps {
+        let bar = ProgressBar::new(time.as_secs());
+        if let Ok(style) = ProgressStyle::with_template("[{bar:20}] {pos}/{len} s  {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Steps {
+            bar,
+            start: Instant::now(),
+        }
+    }
+
+    /// `what` is done next.
+    pub(crate) fn at(&mut self, what: String) {
+        self.bar.set_position(self.start.elapsed().as_secs());
+        self.bar.set_message(what);
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use crate::args::{CacheChoice, Format, ServeArgs};
+use crate::bench::control::JournalControl;
 use crate::failure::{DONE, Doing, Failure};
 use crate::output::{self, Shown};
 use crate::parts;
@@ -52,23 +53,34 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
                 cache: args.cache.cache(),
                 ..FileOptions::default()
             };
-            let mut device = FileDevice::open(&args.image, &options).doing(cannot)?;
+            let device = FileDevice::open(&args.image, &options).doing(cannot)?;
             if args.cache == CacheChoice::None && !device.is_direct() {
                 output::say(format_args!(
                     "{}: this file system has no direct I/O; data pass through the page cache",
                     Shown(&args.image)
                 ));
             }
-            let served = serve(args, &mut signals, &mut device, |_| None);
-            let flushed = if args.read_only {
-                Ok(())
+            if args.journal_control {
+                let control = JournalControl::new(device).doing(cannot)?;
+                serve_raw(args, &mut signals, control)?;
             } else {
-                Driver::new().flush(&mut device).doing(cannot)
-            };
-            served.and(flushed)?;
+                serve_raw(args, &mut signals, device)?;
+            }
         }
     }
     Ok(DONE)
+}
+
+/// Serves a disk without metadata, and flushes it at the end.
+fn serve_raw<D: Disk>(args: &ServeArgs, signals: &mut Signals, mut disk: D) -> Result<(), Failure> {
+    let served = serve(args, signals, &mut disk, |_| None);
+    let flushed = if args.read_only {
+        Ok(())
+    } else {
+        let cannot = || format!("cannot serve {}", Shown(&args.image));
+        Driver::new().flush(&mut disk).doing(cannot)
+    };
+    served.and(flushed)
 }
 
 fn serve<D: Disk>(

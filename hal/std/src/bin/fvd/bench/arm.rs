@@ -1,0 +1,202 @@
+//! The arms: a format, and who serves it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::control::AREA_BYTES;
+use super::tools;
+use crate::failure::Failure;
+
+/// Who serves an image over NBD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Front {
+    /// `fvd serve`
+    Fvd,
+    /// `qemu-nbd`
+    Qemu,
+}
+
+/// What an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// The bytes of the disk and nothing else.
+    Raw,
+    /// The same, and one page more is written for each flush: what any journal costs at least.
+    RawJournal,
+    /// FVD, with or without a table; with a base it is an overlay.
+    Fvd { table: bool },
+    /// What `qemu-img create -f FORMAT -o OPTIONS` makes.
+    Qemu {
+        format: &'static str,
+        options: &'static str,
+    },
+}
+
+/// One of those that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Arm {
+    pub(super) name: &'static str,
+    pub(super) front: Front,
+    pub(super) format: Format,
+}
+
+const fn fvd(name: &'static str, format: Format) -> Arm {
+    Arm {
+        name,
+        front: Front::Fvd,
+        format,
+    }
+}
+
+const fn qemu(name: &'static str, format: &'static str, options: &'static str) -> Arm {
+    Arm {
+        name,
+        front: Front::Qemu,
+        format: Format::Qemu { format, options },
+    }
+}
+
+/// Raw through our own server: the reference, so that a fast server makes no format look fast.
+pub(super) const RAW: Arm = fvd("raw", Format::Raw);
+pub(super) const RAW_JOURNAL: Arm = fvd("raw+J", Format::RawJournal);
+pub(super) const TABLE: Arm = fvd("fvd", Format::Fvd { table: true });
+pub(super) const NO_TABLE: Arm = fvd("fvd --table off", Format::Fvd { table: false });
+pub(super) const QEMU_RAW: Arm = Arm {
+    name: "qemu raw",
+    front: Front::Qemu,
+    format: Format::Raw,
+};
+pub(super) const QCOW2: Arm = qemu("qcow2", "qcow2", "");
+pub(super) const EXTENDED: Arm = qemu(
+    "qcow2 extended_l2",
+    "qcow2",
+    "extended_l2=on,cluster_size=128k",
+);
+pub(super) const PREALLOCATED: Arm = qemu("qcow2 preallocated", "qcow2", "preallocation=metadata");
+pub(super) const LAZY: Arm = qemu("qcow2 lazy", "qcow2", "lazy_refcounts=on");
+pub(super) const QED: Arm = qemu("qed", "qed", "");
+
+/// Where images lie, and how they are opened.
+#[derive(Clone, Debug)]
+pub(super) struct Ground {
+    /// The `fvd` that is measured.
+    pub(super) program: PathBuf,
+    pub(super) folder: PathBuf,
+    /// Whether files there can be used around the page cache.
+    pub(super) direct: bool,
+}
+
+impl Ground {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+impl Arm {
+    /// Why this arm can not be measured here.
+    pub(super) fn missing(&self) -> Option<String> {
+        match self.front {
+            Front::Fvd => None,
+            Front::Qemu => tools::missing(&["qemu-img", "qemu-nbd"]),
+        }
+    }
+
+    /// Makes an image of `size` bytes, or an overlay of that size on a raw `base`.
+    pub(super) fn create(
+        &self,
+        ground: &Ground,
+        image: &Path,
+        size: u64,
+        base: Option<&Path>,
+    ) -> Result<(), Failure> {
+        let size = match self.format {
+            Format::RawJournal => size + AREA_BYTES,
+            _ => size,
+        };
+        let size = size.to_string();
+        let mut command = match self.format {
+            Format::Raw | Format::RawJournal => {
+                let mut command = Command::new("truncate");
+                command.args(["-s", &size]).arg(image);
+                command
+            }
+            Format::Fvd { table } => {
+                let mut command = Command::new(&ground.program);
+                let table = if table { "on" } else { "off" };
+                command.args(["create", "--force", "--table", table]);
+                if let Some(base) = base {
+                    command.arg("--base").arg(base);
+                }
+                command.arg(image).arg(&size);
+                command
+            }
+            Format::Qemu { format, options } => {
+                let mut command = Command::new("qemu-img");
+                command.args(["create", "-q", "-f", format]);
+                if !options.is_empty() {
+                    command.args(["-o", options]);
+                }
+                if let Some(base) = base {
+                    command.args(["-F", "raw", "-b"]).arg(base);
+                }
+                command.arg(image).arg(&size);
+                command
+            }
+        };
+        tools::run(&mut command).map(drop)
+    }
+
+    /// The command that serves an image on a socket.
+    pub(super) fn server(
+        &self,
+        ground: &Ground,
+        image: &Path,
+        socket: &Path,
+        how: &How<'_>,
+    ) -> Command {
+        let direct = ground.direct && !how.threads;
+        match self.front {
+            Front::Fvd => {
+                let mut command = Command::new(&ground.program);
+                let format = match self.format {
+                    Format::Fvd { .. } => "fvd",
+                    _ => "raw",
+                };
+                command.args(["serve", "-f", format, "--cache"]);
+                command.arg(if ground.direct { "none" } else { "writeback" });
+                command.args(["--aio", if how.threads { "threads" } else { "auto" }]);
+                if let (Format::Fvd { .. }, Some(base)) = (self.format, how.base) {
+                    command.arg("--base").arg(base);
+                }
+                if self.format == Format::RawJournal {
+                    command.arg("--journal-control");
+                }
+                command.arg("--socket").arg(socket).arg(image);
+                command
+            }
+            Front::Qemu => {
+                let mut command = Command::new("qemu-nbd");
+                let format = match self.format {
+                    Format::Qemu { format, .. } => format,
+                    _ => "raw",
+                };
+                // `native` is for files that are used around the page cache only.
+                let aio = if direct { "native" } else { "threads" };
+                let cache = if ground.direct { "none" } else { "writeback" };
+                command.args(["--persistent", "--format", format, "--aio", aio]);
+                command.args(["--cache", cache, "--discard", "unmap", "--socket"]);
+                command.arg(socket).arg(image);
+                command
+            }
+        }
+    }
+}
+
+/// How an image is served.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct How<'a> {
+    /// The base of an overlay.
+    pub(super) base: Option<&'a Path>,
+    /// Operations are carried out by threads, whose system calls can be counted.
+    pub(super) threads: bool,
+}

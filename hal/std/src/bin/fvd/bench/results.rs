@@ -1,0 +1,297 @@
+//! What was measured, as the JSON document has it.
+
+use serde::Serialize;
+
+use super::estimate::Estimate;
+use super::rounds::Samples;
+use super::workload::{Bar, Goal};
+
+/// A lower bound this much below a bar still meets it: finer than that nothing here can tell.
+const TOLERANCE: f64 = 0.04;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) machine: Machine,
+    /// A smoke test, whose ratios mean nothing.
+    pub(super) quick: bool,
+    pub(super) seconds: u64,
+    pub(super) tables: Vec<Table>,
+    pub(super) counts: Vec<CountTable>,
+    pub(super) fragments: Option<FragmentTable>,
+}
+
+/// Where and with what.
+#[derive(Debug, Serialize)]
+pub(super) struct Machine {
+    /// Seconds since 1970.
+    pub(super) unix_time: u64,
+    pub(super) date: String,
+    pub(super) kernel: String,
+    pub(super) processor: String,
+    pub(super) processors: usize,
+    pub(super) memory_bytes: u64,
+    /// Where the images lie: file system and device.
+    pub(super) disk: String,
+    pub(super) memory_disk: String,
+    pub(super) versions: Vec<String>,
+}
+
+/// Ratios to one reference.
+#[derive(Debug, Serialize)]
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) title: String,
+    pub(super) reference: String,
+    /// The reference divided by itself.
+    pub(super) again: Option<Estimate>,
+    pub(super) again_samples: Vec<f64>,
+    pub(super) rounds: usize,
+    pub(super) rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) arm: String,
+    pub(super) outcome: Outcome,
+    /// The same, compared with raw through the same server, where that is not the reference.
+    pub(super) of_own_raw: Option<Estimate>,
+    pub(super) verdicts: Vec<Verdict>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    Measured {
+        ratio: Estimate,
+        samples: Vec<f64>,
+    },
+    /// It can not be measured here.
+    Skipped(String),
+    /// It was tried.
+    Failed(String),
+}
+
+/// A bar, and whether it was met.
+#[derive(Debug, Serialize)]
+pub(super) struct Verdict {
+    pub(super) of: String,
+    /// The ratio to reach; `None` = level.
+    pub(super) bar: Option<f64>,
+    pub(super) ratio: Estimate,
+    pub(super) met: bool,
+}
+
+/// Exact counts.
+#[derive(Debug, Serialize)]
+pub(super) struct CountTable {
+    pub(super) name: String,
+    pub(super) title: String,
+    pub(super) rows: Vec<CountRow>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CountRow {
+    pub(super) arm: String,
+    pub(super) counted: Result<Counted, String>,
+}
+
+/// What a server asks of its host, for each operation of its client.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Counted {
+    pub(super) writes: f64,
+    pub(super) written_bytes: f64,
+    pub(super) reads: f64,
+    pub(super) read_bytes: f64,
+    pub(super) syncs: f64,
+    /// Holes made and space reserved.
+    pub(super) fallocates: f64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FragmentTable {
+    /// Bytes written at random before.
+    pub(super) written_bytes: u64,
+    /// Reads in order, afterwards.
+    pub(super) reads: Table,
+    pub(super) rows: Vec<FragmentRow>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct FragmentRow {
+    pub(super) arm: String,
+    /// Extents of the image in its file system.
+    pub(super) extents: Option<u64>,
+    /// Bytes that the image takes there.
+    pub(super) allocated_bytes: u64,
+}
+
+impl Table {
+    /// From the samples of `arms`, which are in the order of `samples`.
+    pub(super) fn of(heading: Heading<'_>, samples: Samples, arms: &[ArmOf<'_>]) -> Table {
+        let again = Estimate::of(&samples.again);
+        let ratios = |name: &str| {
+            let index = arms.iter().position(|arm| arm.name == name)?;
+            samples.arms.get(index)?.as_deref().ok()
+        };
+        let row = |arm: &ArmOf<'_>, own: &Result<Vec<f64>, String>| {
+            let quotient_to =
+                |other: &str| Estimate::of_quotients(ratios(arm.name)?, ratios(other)?);
+            let outcome = match own {
+                Ok(samples) => match Estimate::of(samples) {
+                    Some(ratio) => Outcome::Measured {
+                        ratio,
+                        samples: samples.clone(),
+                    },
+                    None => Outcome::Failed("there was no round".into()),
+                },
+                Err(why) => Outcome::Failed(why.clone()),
+            };
+            let bars = heading.bars.iter().filter(|bar| bar.arm == arm.name);
+            let verdicts = bars.filter_map(|bar| {
+                let ratio = if bar.of == heading.reference {
+                    Estimate::of(ratios(arm.name)?)?
+                } else {
+                    quotient_to(bar.of)?
+                };
+                Some(Verdict::of(bar, ratio, again))
+            });
+            Row {
+                arm: arm.name.into(),
+                outcome,
+                of_own_raw: arm.own_raw.and_then(quotient_to),
+                verdicts: verdicts.collect(),
+            }
+        };
+        let rows = arms
+            .iter()
+            .zip(&samples.arms)
+            .map(|(arm, own)| row(arm, own));
+        Table {
+            name: heading.name.into(),
+            title: heading.title.into(),
+            reference: heading.reference.into(),
+            rows: rows.collect(),
+            again,
+            rounds: samples.again.len(),
+            again_samples: samples.again,
+        }
+    }
+
+    /// Adds an arm that can not be measured here.
+    pub(super) fn skip(&mut self, arm: &str, why: String) {
+        self.rows.push(Row {
+            arm: arm.into(),
+            outcome: Outcome::Skipped(why),
+            of_own_raw: None,
+            verdicts: Vec::new(),
+        });
+    }
+
+    /// Arms that were tried and failed.
+    pub(super) fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.rows.iter().filter_map(|row| match &row.outcome {
+            Outcome::Failed(why) => Some((row.arm.as_str(), why.as_str())),
+            _ => None,
+        })
+    }
+}
+
+/// What a table is about.
+#[derive(Clone, Copy)]
+pub(super) struct Heading<'a> {
+    pub(super) name: &'a str,
+    pub(super) title: &'a str,
+    pub(super) reference: &'a str,
+    pub(super) bars: &'a [Bar],
+}
+
+/// An arm, and which one is raw through the same server.
+#[derive(Clone, Copy)]
+pub(super) struct ArmOf<'a> {
+    pub(super) name: &'a str,
+    pub(super) own_raw: Option<&'a str>,
+}
+
+impl Verdict {
+    fn of(bar: &Bar, ratio: Estimate, again: Option<Estimate>) -> Verdict {
+        let (bar_ratio, met) = match bar.goal {
+            Goal::Ratio(goal) => (Some(goal), ratio.low >= goal - TOLERANCE),
+            Goal::Level => {
+                let lowest = again.map_or(1.0, |again| again.low.min(1.0));
+                (None, ratio.low >= lowest - TOLERANCE)
+            }
+        };
+        Verdict {
+            of: bar.of.into(),
+            bar: bar_ratio,
+            ratio,
+            met,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arm::{RAW, RAW_JOURNAL, TABLE};
+    use super::*;
+
+    fn table(ours: &[f64], journal: &[f64], again: &[f64], bars: &[Bar]) -> Table {
+        let samples = Samples {
+            again: again.to_vec(),
+            arms: vec![Ok(ours.to_vec()), Ok(journal.to_vec()), Err("why".into())],
+        };
+        let heading = Heading {
+            name: "name",
+            title: "title",
+            reference: RAW.name,
+            bars,
+        };
+        let arm = |name, own_raw| ArmOf { name, own_raw };
+        let arms = [
+            arm(TABLE.name, Some(RAW_JOURNAL.name)),
+            arm(RAW_JOURNAL.name, None),
+            arm("broken", None),
+        ];
+        Table::of(heading, samples, &arms)
+    }
+
+    fn bar(of: &'static str, goal: Goal) -> Bar {
+        Bar {
+            arm: TABLE.name,
+            of,
+            goal,
+        }
+    }
+
+    #[test]
+    fn a_bar_is_met_from_a_lower_bound_a_little_below_it() {
+        let met = |low: f64, goal| {
+            let samples = [1.5, low, 1.5];
+            table(
+                &samples,
+                &[1.0; 3],
+                &[0.9, 1.0, 1.1],
+                &[bar(RAW.name, goal)],
+            )
+            .rows[0]
+                .verdicts[0]
+                .met
+        };
+        assert!(met(0.935, Goal::Ratio(0.97)));
+        assert!(!met(0.925, Goal::Ratio(0.97)));
+        assert!(met(0.87, Goal::Level), "inside A/A");
+        assert!(!met(0.85, Goal::Level));
+    }
+
+    #[test]
+    fn bars_can_be_of_another_arm() {
+        let bars = [bar(RAW_JOURNAL.name, Goal::Ratio(0.97))];
+        let table = table(&[0.8; 6], &[0.8; 6], &[1.0; 6], &bars);
+        let row = &table.rows[0];
+        assert_eq!(row.verdicts[0].ratio.median, 1.0);
+        assert!(row.verdicts[0].met);
+        assert_eq!(row.of_own_raw.expect("ratios").median, 1.0);
+        let failures: Vec<_> = table.failures().collect();
+        assert_eq!(failures, [("broken", "why")]);
+    }
+}
