@@ -92,10 +92,14 @@ impl Bell {
     }
 
     /// The bell that `waker` rings, if it is a bell's.
+    ///
+    /// Told by the address that the waker carries: nobody else has that of a living bell. Not by
+    /// [`Waker::will_wake`], which compares the addresses of the functions too: an optimised program
+    /// may have these twice.
     pub(crate) fn of(waker: &Waker) -> Option<Arc<Bell>> {
         let bells = lock_bells();
         let mut alive = bells.iter().filter_map(Weak::upgrade);
-        alive.find(|bell| bell.waker().will_wake(waker))
+        alive.find(|bell| bell.waker().data() == waker.data())
     }
 
     /// Has `fd` end the sleeps of this bell while it is readable. False if that can not be.

@@ -56,6 +56,16 @@ impl Server {
         assert!(status.expect("kill runs").success());
     }
 
+    pub(crate) fn thread_names(&self) -> Vec<String> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = std::fs::read_dir(tasks).expect("a process");
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            let name = std::fs::read_to_string(task.expect("entry").path().join("comm"));
+            name.expect("a thread").trim_end().to_string()
+        };
+        tasks.map(name).collect()
+    }
+
     /// Ends it by SIGTERM. Returns what it printed.
     pub(crate) fn stop(mut self) -> String {
         self.signal("TERM");

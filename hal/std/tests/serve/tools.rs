@@ -225,3 +225,24 @@ fn fio_verifies_what_it_wrote_at_depth_on(adapter: &str) {
     server.stop();
     folder.run("check disk.fvd").ends(0);
 }
+
+/// Optimised builds had a thread more, which cost two switches for each completion.
+#[test]
+fn no_thread_stands_between_the_kernel_and_the_server() {
+    let ring = How {
+        aio: Aio::IoUring,
+        cache: Cache::Buffered,
+    };
+    if !ring.is_possible() {
+        return;
+    }
+    let folder = Folder::new();
+    folder.run("create disk.fvd 32M").ends(0);
+    let server = Server::start(&folder, "--aio io_uring disk.fvd");
+    let mut client = server.client().enter();
+    assert_eq!(client.write(0, 0, &[1; 4096]), 0);
+    let names = server.thread_names();
+    assert!(names.iter().any(|name| name == "fvd-file"), "{names:?}");
+    assert!(!names.iter().any(|name| name == "fvd-alarm"), "{names:?}");
+    server.stop();
+}

@@ -82,7 +82,7 @@ const READS: [&str; 3] = ["pread64", "preadv", "preadv2"];
 const SYNCS: [&str; 2] = ["fdatasync", "fsync"];
 const FALLOCATES: [&str; 1] = ["fallocate"];
 
-pub(super) fn measure(bench: &Bench, count: &Count) -> Result<CountTable, Failure> {
+pub(super) fn measure(bench: &Bench<'_>, count: &Count) -> Result<CountTable, Failure> {
     let mut rows = Vec::new();
     for arm in count.arms.iter().filter(|arm| bench.wants(arm.name)) {
         bench.begin(count.title, arm.name, 0)?;
@@ -104,7 +104,7 @@ pub(super) fn measure(bench: &Bench, count: &Count) -> Result<CountTable, Failur
 }
 
 /// Counts one arm.
-fn one(bench: &Bench, count: &Count, arm: &Arm) -> Result<Counted, Failure> {
+fn one(bench: &Bench<'_>, count: &Count, arm: &Arm) -> Result<Counted, Failure> {
     let operations = bench.scale.counted;
     let few = traced(bench, count, arm, operations)?;
     let many = traced(bench, count, arm, 2 * operations)?;
@@ -120,7 +120,7 @@ fn one(bench: &Bench, count: &Count, arm: &Arm) -> Result<Counted, Failure> {
 }
 
 /// Traces the server of a new disk while its client does so many operations.
-fn traced(bench: &Bench, count: &Count, arm: &Arm, operations: u64) -> Result<Calls, Failure> {
+fn traced(bench: &Bench<'_>, count: &Count, arm: &Arm, operations: u64) -> Result<Calls, Failure> {
     let ground = &bench.ground;
     let base = count.overlay.then(|| bench.base()).transpose()?;
     let base = base.as_deref().filter(|_| !is_raw(arm));

@@ -11,8 +11,7 @@ use super::fio::{self, Burst, Job, Kind};
 use super::nbd::{remove, served};
 use super::results::{ArmOf, FragmentRow, FragmentTable, Heading, Table};
 use super::rounds::{self, Limits, Turn};
-use super::scratch::settle;
-use super::{Bench, tools};
+use super::{Bench, scratch, tools};
 use crate::failure::{Doing, Failure};
 
 pub(super) const NAME: &str = "fragments";
@@ -34,7 +33,7 @@ const READ: Job = Job {
     flush_every: 0,
 };
 
-pub(super) fn measure(bench: &Bench, limits: Limits) -> Result<FragmentTable, Failure> {
+pub(super) fn measure(bench: &Bench<'_>, limits: Limits) -> Result<FragmentTable, Failure> {
     let bytes = bench.scale.fragmented_bytes;
     let (mut rows, mut filled, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for arm in ARMS {
@@ -85,7 +84,7 @@ pub(super) fn measure(bench: &Bench, limits: Limits) -> Result<FragmentTable, Fa
     })
 }
 
-fn fill(bench: &Bench, arm: &Arm, image: &Path, bytes: u64) -> Result<FragmentRow, Failure> {
+fn fill(bench: &Bench<'_>, arm: &Arm, image: &Path, bytes: u64) -> Result<FragmentRow, Failure> {
     arm.create(&bench.ground, image, bytes, None)?;
     let burst = Burst {
         area_bytes: bytes,
@@ -96,7 +95,7 @@ fn fill(bench: &Bench, arm: &Arm, image: &Path, bytes: u64) -> Result<FragmentRo
     served(arm, &bench.ground, image, &How::default(), |server| {
         fio::run(&server.uri(), FILL, &burst)
     })?;
-    settle(&bench.ground.folder)?;
+    scratch::settle(&bench.ground.folder)?;
     let found = fs::metadata(image).doing(|| "cannot look at an image")?;
     Ok(FragmentRow {
         arm: arm.name.into(),
@@ -105,7 +104,7 @@ fn fill(bench: &Bench, arm: &Arm, image: &Path, bytes: u64) -> Result<FragmentRo
     })
 }
 
-fn read(bench: &Bench, (arm, image): &(Arm, PathBuf), bytes: u64) -> Result<f64, Failure> {
+fn read(bench: &Bench<'_>, (arm, image): &(Arm, PathBuf), bytes: u64) -> Result<f64, Failure> {
     let burst = Burst {
         area_bytes: bytes,
         operations: bytes / u64::from(READ.block_bytes),

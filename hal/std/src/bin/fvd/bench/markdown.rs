@@ -2,10 +2,14 @@
 
 use core::fmt::Write;
 
+use super::arm::TABLE;
 use super::results::{
     CountTable, Counted, FragmentTable, Machine, Outcome, Report, Row, Table, Verdict,
 };
 use crate::size;
+
+/// The arm that the summary is about.
+const OWN: &str = TABLE.name;
 
 /// The whole report.
 pub(super) fn report(report: &Report) -> String {
@@ -21,6 +25,7 @@ fn write_report(out: &mut String, report: &Report) -> core::fmt::Result {
     }
     write_machine(out, &report.machine)?;
     writeln!(out, "- measured in {} s\n", report.seconds)?;
+    write_summary(out, report)?;
     for table in &report.tables {
         write_table(out, table)?;
     }
@@ -49,6 +54,48 @@ fn write_machine(out: &mut String, machine: &Machine) -> core::fmt::Result {
         machine.disk, machine.memory_disk
     )?;
     writeln!(out, "- {}", machine.versions.join("; "))
+}
+
+/// What a reader wants to know first: what was promised and not kept, and who is better.
+fn write_summary(out: &mut String, report: &Report) -> core::fmt::Result {
+    let verdicts = || {
+        report
+            .tables
+            .iter()
+            .flat_map(|table| &table.rows)
+            .flat_map(|row| &row.verdicts)
+    };
+    let met = verdicts().filter(|verdict| verdict.met).count();
+    writeln!(
+        out,
+        "### Summary\n\nBars met: {met} of {}.\n",
+        verdicts().count()
+    )?;
+    writeln!(out, "Missed:\n")?;
+    for table in &report.tables {
+        for row in &table.rows {
+            for verdict in row.verdicts.iter().filter(|verdict| !verdict.met) {
+                writeln!(
+                    out,
+                    "- `{}`: `{}` {}, bar {}",
+                    table.name,
+                    row.arm,
+                    verdict.ratio,
+                    goal(verdict, &table.reference)
+                )?;
+            }
+        }
+    }
+    writeln!(
+        out,
+        "\nAhead of `{OWN}`, by the ratio of the two in each round:\n"
+    )?;
+    for table in &report.tables {
+        for (arm, ratio) in table.ahead_of(OWN) {
+            writeln!(out, "- `{}`: `{arm}` {ratio}", table.name)?;
+        }
+    }
+    writeln!(out)
 }
 
 fn write_table(out: &mut String, table: &Table) -> core::fmt::Result {
@@ -104,14 +151,24 @@ fn bars(row: &Row, reference: &str) -> String {
 }
 
 fn bar(verdict: &Verdict, reference: &str) -> String {
-    let goal = verdict
-        .bar
-        .map_or_else(|| "inside A/A".into(), |bar| format!("{bar:.2}"));
     let result = if verdict.met { "met" } else { "**missed**" };
+    let goal = goal(verdict, reference);
     if verdict.of == reference {
         format!("{goal}: {result}")
     } else {
-        format!("{goal} of {}: {result}, {}", verdict.of, verdict.ratio)
+        format!("{goal}: {result}, {}", verdict.ratio)
+    }
+}
+
+fn goal(verdict: &Verdict, reference: &str) -> String {
+    let goal = match verdict.bar {
+        Some(bar) => format!("{bar:.2}"),
+        None => "inside A/A".into(),
+    };
+    if verdict.of == reference {
+        goal
+    } else {
+        format!("{goal} of {}", verdict.of)
     }
 }
 

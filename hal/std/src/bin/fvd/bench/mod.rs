@@ -69,6 +69,8 @@ struct Scale {
     tries: u64,
     /// Operations that are counted exactly.
     counted: u64,
+    /// Wait for what others have still to write before each measurement.
+    settles: bool,
 }
 
 impl Scale {
@@ -82,6 +84,7 @@ impl Scale {
                 burst: Duration::from_millis(30),
                 tries: 32,
                 counted: 32,
+                settles: false,
             };
         }
         Scale {
@@ -92,6 +95,7 @@ impl Scale {
             burst: Duration::from_millis(400),
             tries: 256,
             counted: 256,
+            settles: true,
         }
     }
 }
@@ -127,6 +131,14 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Makes sure that nobody pays for what others wrote to `ground`.
+    fn settle(&self, ground: &Ground) -> Result<(), Failure> {
+        if self.scale.settles {
+            scratch::settle(&ground.folder)?;
+        }
+        Ok(())
+    }
+
     /// The base of all overlays, full of noise.
     fn base(&self) -> Result<PathBuf, Failure> {
         let mut base = self.base.borrow_mut();
@@ -151,7 +163,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
         let registered = signal_hook::flag::register(signal, Arc::clone(&interrupted));
         registered.doing(|| "cannot watch for signals")?;
     }
-    let (disk, memory) = (Scratch::new(&args.dir)?, Scratch::new(&args.memory_dir)?);
+    let (disk, memory) = (
+        Scratch::new(&args.dir, "disk")?,
+        Scratch::new(&args.memory_dir, "memory")?,
+    );
     let program = tools::own(args.program.as_deref())?;
     let ground = |scratch: &Scratch| -> Result<Ground, Failure> {
         Ok(Ground {

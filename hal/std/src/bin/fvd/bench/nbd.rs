@@ -1,18 +1,16 @@
 //! Tables through NBD: one server, one client, the same bytes.
 
-use core::ops::ControlFlow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Bench;
 use super::arm::{Arm, Format, Front, Ground, How, QEMU_RAW};
 use super::fio::{self, Burst, Job, Kind};
 use super::results::{ArmOf, Heading, Table};
 use super::rounds::{self, Limits, Turn};
-use super::scratch::settle;
 use super::server::Server;
 use super::workload::{Disk, Workload};
-use super::{Bench, Scale};
 use crate::failure::{Doing, Failure};
 
 /// Operations of a measurement, at least: fewer say nothing.
@@ -20,7 +18,7 @@ const OPERATIONS_MIN: u64 = 64;
 
 /// Measures one table.
 pub(super) fn measure(
-    bench: &Bench,
+    bench: &Bench<'_>,
     workload: &Workload,
     limits: Limits,
 ) -> Result<Table, Failure> {
@@ -64,9 +62,9 @@ pub(super) fn measure(
 
 /// What one table needs again and again.
 struct Session<'a> {
+    bench: &'a Bench<'a>,
     workload: &'a Workload,
     ground: &'a Ground,
-    scale: Scale,
     base: Option<PathBuf>,
     /// Operations of a measurement: so many that the reference takes the time of a burst.
     operations: Option<u64>,
@@ -75,16 +73,16 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(bench: &'a Bench, workload: &'a Workload) -> Result<Session<'a>, Failure> {
+    fn new(bench: &'a Bench<'a>, workload: &'a Workload) -> Result<Session<'a>, Failure> {
         let overlay = matches!(workload.disk, Disk::Overlay | Disk::FreshOverlay);
         let ground = match workload.disk {
             Disk::Memory => &bench.memory,
             _ => &bench.ground,
         };
         Ok(Session {
+            bench,
             workload,
             ground,
-            scale: bench.scale,
             base: overlay.then(|| bench.base()).transpose()?,
             operations: None,
             kept: Vec::new(),
@@ -93,7 +91,7 @@ impl<'a> Session<'a> {
 
     /// Bytes of the disk, and those at its start that the client uses.
     fn sizes(&self) -> (u64, u64) {
-        let scale = &self.scale;
+        let scale = &self.bench.scale;
         match self.workload.disk {
             Disk::Fresh => (scale.disk_bytes, scale.disk_bytes),
             Disk::FreshOverlay | Disk::Overlay => (scale.base_bytes, scale.base_bytes),
@@ -106,8 +104,8 @@ impl<'a> Session<'a> {
         let operations = match self.operations {
             Some(operations) => operations,
             None => {
-                let rate = self.once(arm, self.scale.tries, 0)?;
-                let wanted = (rate * self.scale.burst.as_secs_f64()) as u64;
+                let rate = self.once(arm, self.bench.scale.tries, 0)?;
+                let wanted = (rate * self.bench.scale.burst.as_secs_f64()) as u64;
                 *self
                     .operations
                     .insert(wanted.clamp(OPERATIONS_MIN, self.operations_max()))
@@ -139,29 +137,21 @@ impl<'a> Session<'a> {
             base: base.as_deref(),
             threads: false,
         };
-        settle(&self.ground.folder)?;
+        self.bench.settle(self.ground)?;
         let burst = Burst {
             area_bytes: self.sizes().1,
             operations,
-            time_max: 4 * self.scale.burst,
+            time_max: 4 * self.bench.scale.burst,
             seed,
         };
         let job = self.workload.job;
         let rate = served(arm, self.ground, &image, &how, |server| {
             fio::run(&server.uri(), job, &burst)
         })?;
-        if self.is_fresh() == ControlFlow::Break(()) {
+        if matches!(self.workload.disk, Disk::Fresh | Disk::FreshOverlay) {
             remove(&image)?;
         }
         Ok(rate)
-    }
-
-    /// `Break` if a disk is used only once.
-    fn is_fresh(&self) -> ControlFlow<()> {
-        match self.workload.disk {
-            Disk::Fresh | Disk::FreshOverlay => ControlFlow::Break(()),
-            Disk::Written | Disk::Overlay | Disk::Memory => ControlFlow::Continue(()),
-        }
     }
 
     /// The image to measure.

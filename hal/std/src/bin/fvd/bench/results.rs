@@ -187,6 +187,30 @@ impl Table {
         });
     }
 
+    /// Ratios of a row, if it was measured.
+    pub(super) fn samples(&self, arm: &str) -> Option<&[f64]> {
+        let row = self.rows.iter().find(|row| row.arm == arm)?;
+        match &row.outcome {
+            Outcome::Measured { samples, .. } => Some(samples),
+            _ => None,
+        }
+    }
+
+    /// The others that are faster than `arm` beyond doubt, and how much.
+    pub(super) fn ahead_of(&self, arm: &str) -> Vec<(&str, Estimate)> {
+        let Some(own) = self.samples(arm) else {
+            return Vec::new();
+        };
+        let others = self.rows.iter().filter(|row| row.arm != arm);
+        let quotients = others.filter_map(|row| {
+            let quotient = Estimate::of_quotients(self.samples(&row.arm)?, own)?;
+            Some((row.arm.as_str(), quotient))
+        });
+        quotients
+            .filter(|(_, quotient)| quotient.low > 1.0)
+            .collect()
+    }
+
     /// Arms that were tried and failed.
     pub(super) fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rows.iter().filter_map(|row| match &row.outcome {
@@ -281,6 +305,17 @@ mod tests {
         assert!(!met(0.925, Goal::Ratio(0.97)));
         assert!(met(0.87, Goal::Level), "inside A/A");
         assert!(!met(0.85, Goal::Level));
+    }
+
+    #[test]
+    fn who_is_ahead_is_so_beyond_doubt() {
+        let names = |journal: &[f64]| {
+            let table = table(&[0.8; 6], journal, &[1.0; 6], &[]);
+            table.ahead_of(TABLE.name).len()
+        };
+        assert_eq!(names(&[0.9; 6]), 1);
+        assert_eq!(names(&[0.9, 0.9, 0.9, 0.9, 0.9, 0.79]), 0);
+        assert_eq!(names(&[0.8; 6]), 0);
     }
 
     #[test]

@@ -13,8 +13,9 @@ use crate::output::Shown;
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new(below: &Path) -> Result<Scratch, Failure> {
-        let path = below.join(format!("fvd-bench-{}", std::process::id()));
+    /// A new folder in `below`, which may be the same for several of different names.
+    pub(super) fn new(below: &Path, name: &str) -> Result<Scratch, Failure> {
+        let path = below.join(format!("fvd-bench-{name}-{}", std::process::id()));
         fs::create_dir(&path).doing(|| format!("cannot make a folder in {}", Shown(below)))?;
         // Other programs run with it, and may not keep the working directory.
         let path = path.canonicalize().doing(|| "cannot find the new folder")?;

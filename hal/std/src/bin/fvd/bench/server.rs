@@ -35,19 +35,6 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts `command`, which is ready when `is_ready` says so.
-    ///
-    /// # Errors
-    /// As [`Server::start`].
-    pub(super) fn start_until(
-        command: &mut Command,
-        is_ready: impl Fn() -> bool,
-    ) -> Result<Server, Failure> {
-        let mut server = Server::spawn(command, Path::new(""))?;
-        server.wait_until(is_ready)?;
-        Ok(server)
-    }
-
     fn spawn(command: &mut Command, socket: &Path) -> Result<Server, Failure> {
         let name = Path::new(command.get_program())
             .file_name()
