@@ -6,8 +6,9 @@ mod common;
 use std::task::Poll;
 
 use common::{CHUNK_BYTES, Client, Setup, memory, result_of};
+use fvd::buffer::{Head, Op};
 use fvd::create::{CREATE_ARENA_BYTES, Create, CreateError};
-use fvd::device::{BlockDevice, DeviceError, Fault, OpFlags, OpKind, Ram, Verdict};
+use fvd::device::{BlockDevice, DeviceError, Fault, Geometry, OpFlags, OpKind, Ram, Verdict, When};
 use fvd::open::{OpenError, Opening, PROBE_ARENA_BYTES, Probe};
 use fvd::stores::One;
 use fvd::units::Instant;
@@ -18,7 +19,7 @@ use fvd::{Closing, Disk};
 struct Takes(u32);
 
 impl fvd::device::FaultPlan for Takes {
-    fn on_submit(&mut self, _: &fvd::buffer::Head) -> Verdict {
+    fn on_submit(&mut self, _: &Head) -> Verdict {
         if self.0 == 0 {
             return Verdict::Refuse(DeviceError::Busy);
         }
@@ -34,14 +35,15 @@ const NEVER_BUSY: Takes = Takes(u32::MAX);
 /// Polls after which nothing more is to be expected of a device that takes nothing.
 const POLLS: u64 = 100;
 
+const SETUP: Setup = Setup {
+    table: true,
+    base_bytes: 0,
+    external: false,
+    used: false,
+};
+
 fn device() -> Stores {
-    let setup = Setup {
-        table: true,
-        base_bytes: 0,
-        external: false,
-        used: false,
-    };
-    One(Fault::new(setup.devices().0, NEVER_BUSY))
+    One(Fault::new(SETUP.devices().0, NEVER_BUSY))
 }
 
 /// Ends what was given up: everything must come home in a few polls.
@@ -61,7 +63,7 @@ fn expect_end(mut closing: Closing<Stores>, requests: usize) -> Stores {
 }
 
 /// Writes to new and to mapped chunks, in one operation or in several, reads, and a flush.
-fn submit_all(disk: &mut Disk<Stores>, client: &mut Client) -> usize {
+fn submit_all<S: fvd::stores::Stores>(disk: &mut Disk<S>, client: &mut Client) -> usize {
     let mut count = 0;
     for (kind, offset, len) in [
         (OpKind::Write, 0, 512),
@@ -190,16 +192,10 @@ fn each_busy_opening(image: fn() -> Stores) {
 
 #[test]
 fn a_creation_that_a_busy_device_holds_up_gives_everything_back() {
-    let setup = Setup {
-        table: true,
-        base_bytes: 0,
-        external: false,
-        used: false,
-    };
     for takes in 0.. {
-        let bytes = common::bytes(setup.device_bytes().0, 0);
+        let bytes = common::bytes(SETUP.device_bytes().0, 0);
         let device = Fault::new(Ram::new(bytes), Takes(takes));
-        let mut create = Create::new(device, setup.header(), false, memory(CREATE_ARENA_BYTES));
+        let mut create = Create::new(device, SETUP.header(), false, memory(CREATE_ARENA_BYTES));
         let ready = (0..POLLS).any(|_| create.poll(Instant::ZERO).is_ready());
         let created = create.finish();
         assert!(created.memory.is_some(), "after {takes}");
@@ -211,4 +207,49 @@ fn a_creation_that_a_busy_device_holds_up_gives_everything_back() {
         let cancelled = CreateError::Device(DeviceError::Cancelled);
         assert_eq!(created.result, Err(cancelled));
     }
+}
+
+/// A device that takes each operation at the second try, and insists that it is the same.
+struct SecondTry {
+    inner: Ram,
+    first: Option<Head>,
+}
+
+impl BlockDevice for SecondTry {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+
+    fn submit(&mut self, mut op: Op) -> Result<(), Op> {
+        if let Some(first) = self.first.take() {
+            assert_eq!(op.head(), first);
+            return self.inner.submit(op);
+        }
+        self.first = Some(op.head());
+        op.complete(Err(DeviceError::Busy));
+        Err(op)
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Op> {
+        self.inner.poll(now)
+    }
+
+    fn poll_at(&self) -> When {
+        self.inner.poll_at()
+    }
+}
+
+#[test]
+fn an_operation_that_a_device_had_no_room_for_comes_again_as_it_was() {
+    let device = SecondTry {
+        inner: SETUP.devices().0,
+        first: None,
+    };
+    let mut disk = common::open(One(device), common::options());
+    let mut client = Client::new(16);
+    let requests = submit_all(&mut disk, &mut client);
+    let ended = (0..1000).filter_map(|now| disk.poll(Instant::from_micros(now)));
+    let results: Vec<_> = ended.map(|op| result_of(&op)).collect();
+    assert_eq!(results, vec![Ok(()); requests]);
+    common::close(disk);
 }

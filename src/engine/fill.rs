@@ -224,21 +224,12 @@ impl<S: Stores> Disk<S> {
         if bug(Bug::ZeroedCountsAsExempt) {
             self.mark_held_fresh(index);
         }
-        let fills = [0, 1].into_iter().any(|which| {
-            let (from, to) = self.fill_range(index, which);
-            from < to
-        });
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
-        let data = if slot.head.kind == OpKind::Write {
-            State::Writing
-        } else {
-            State::Zeroing
-        };
         slot.to_zero = 0;
-        slot.state = if fills { State::Filling } else { data };
-        slot.cursor = if fills { 0 } else { slot.extent_start };
+        slot.state = State::Filling;
+        slot.cursor = 0;
         Step::Again
     }
 

@@ -147,8 +147,6 @@ pub struct Disk<S: Stores> {
     pub(crate) next_ticket: u64,
     /// Exclusive requests, waiting for admission or past it.
     pub(crate) exclusive_count: u16,
-    /// Writes, discards and write-zeroes that wait for admission.
-    pub(crate) queued_writes: u16,
     /// No request is accepted any more.
     pub(crate) closing: bool,
     /// No operation is sent any more.

@@ -28,7 +28,7 @@ impl<S: Stores> Disk<S> {
         self.slots.iter().any(|(other, slot)| {
             other != index
                 && slot.is_write()
-                && (slot.admitted || slot.ticket < ticket)
+                && (slot.state != State::Queued || slot.ticket < ticket)
                 && (exclusive || slot.exclusive)
                 && !matches!(slot.state, State::Commit(_) | State::DeviceFlush)
                 && slot.guard_start < end
@@ -52,6 +52,6 @@ impl<S: Stores> Disk<S> {
     /// Whether a plain write can skip the look at every slot.
     #[inline]
     pub(super) fn nothing_exclusive(&self) -> bool {
-        self.exclusive_count == 0 && self.queued_writes == 0
+        self.exclusive_count == 0
     }
 }

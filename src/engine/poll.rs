@@ -193,14 +193,6 @@ impl<S: Stores> Disk<S> {
         }
     }
 
-    /// Notes that a write passed admission.
-    pub(super) fn mark_admitted(&mut self, index: u16) {
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.admitted = true;
-            self.queued_writes = self.queued_writes.saturating_sub(1);
-        }
-    }
-
     /// What a request is answered that ended with `result`. Law 5 of the journal holds for those in
     /// flight too: a flush that ran beside a failed one says nothing about what that one lost.
     #[inline]
@@ -217,9 +209,6 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
-        if slot.state == State::Queued && slot.is_write() {
-            self.queued_writes = self.queued_writes.saturating_sub(1);
-        }
         let head = slot.head;
         let op = match core::mem::replace(&mut slot.held, Held::Out) {
             Held::Whole(op) => Some(op),
@@ -385,9 +374,11 @@ impl<S: Stores> Disk<S> {
     fn on_part(&mut self, tag: Tag, op: Op) {
         let result = outcome(&op);
         let is_flush = op.kind() == OpKind::Flush;
-        let Some(slot) = self.slots.get_mut(tag.slot).filter(|slot| {
-            slot.generation == tag.generation && slot.state != State::Free && slot.outstanding > 0
-        }) else {
+        let Some(slot) = self
+            .slots
+            .get_mut(tag.slot)
+            .filter(|slot| slot.generation == tag.generation && slot.outstanding > 0)
+        else {
             return self.stray(op);
         };
         slot.outstanding -= 1;

@@ -69,8 +69,6 @@ pub(crate) struct Slot {
     pub(crate) guard_end: u64,
     /// Whether it copies, fills or zeroes, and so tolerates no other write in its guard.
     pub(crate) exclusive: bool,
-    /// Whether it passed admission.
-    pub(crate) admitted: bool,
     /// Next byte of the guest's disk to work on in this state.
     pub(crate) cursor: u64,
     /// Device operations in flight for it.
@@ -111,7 +109,6 @@ impl Slot {
             guard_start: 0,
             guard_end: 0,
             exclusive: false,
-            admitted: false,
             cursor: 0,
             outstanding: 0,
             error: None,
@@ -220,7 +217,6 @@ impl Slots {
         slot.unit_sent = false;
         slot.copies_sent = [0; 2];
         slot.exclusive = false;
-        slot.admitted = false;
         slot.cancelled = false;
         Some((index, slot))
     }

@@ -60,7 +60,6 @@ impl<S: Stores> Disk<S> {
         match fast {
             Some((role, offset)) => {
                 slot.state = State::Forwarded;
-                slot.admitted = true;
                 slot.print = op.fingerprint();
                 op.retarget(
                     offset,
@@ -70,9 +69,6 @@ impl<S: Stores> Disk<S> {
                 self.send(role, op);
             }
             None => {
-                if slot.is_write() {
-                    self.queued_writes += 1;
-                }
                 slot.state = State::Queued;
                 slot.held = Held::Whole(op);
                 self.ready.push(&mut self.slots, index);

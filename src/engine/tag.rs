@@ -44,7 +44,7 @@ pub(crate) struct Tag {
 impl Tag {
     /// A tag for a request's operation.
     #[inline]
-    pub(crate) const fn request(purpose: Purpose, role: Role, slot: u16, generation: u16) -> Tag {
+    pub(crate) fn request(purpose: Purpose, role: Role, slot: u16, generation: u16) -> Tag {
         Tag {
             purpose,
             role,
@@ -53,7 +53,7 @@ impl Tag {
         }
     }
 
-    const fn own(purpose: Purpose, role: Role) -> Tag {
+    fn own(purpose: Purpose, role: Role) -> Tag {
         Tag {
             purpose,
             role,
@@ -62,25 +62,25 @@ impl Tag {
         }
     }
 
-    pub(crate) const fn commit(role: Role) -> Tag {
+    pub(crate) fn commit(role: Role) -> Tag {
         Tag::own(Purpose::Commit, role)
     }
 
-    pub(crate) const fn checkpoint() -> Tag {
+    pub(crate) fn checkpoint() -> Tag {
         Tag::own(Purpose::Checkpoint, Role::Metadata)
     }
 
-    pub(crate) const fn growth() -> Tag {
+    pub(crate) fn growth() -> Tag {
         Tag::own(Purpose::Growth, Role::Data)
     }
 
-    pub(crate) const fn open(role: Role) -> Tag {
+    pub(crate) fn open(role: Role) -> Tag {
         Tag::own(Purpose::Open, role)
     }
 
     /// The tag as a device carries it.
     #[inline]
-    pub(crate) const fn word(self) -> u64 {
+    pub(crate) fn word(self) -> u64 {
         let kind = match self.purpose {
             Purpose::Forward => 1u64,
             Purpose::Part => 2,
@@ -116,7 +116,7 @@ impl Tag {
 
     /// Takes a tag apart. `None` for one that the engine never gave out.
     #[inline]
-    pub(crate) const fn parse(word: u64) -> Option<Tag> {
+    pub(crate) fn parse(word: u64) -> Option<Tag> {
         let purpose = match word & 0xFF {
             1 => Purpose::Forward,
             2 => Purpose::Part,

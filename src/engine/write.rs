@@ -57,31 +57,26 @@ impl<S: Stores> Disk<S> {
             Ok(false) => return Step::Wait,
             Err(error) => return self.finish(index, Err(error)),
         }
-        self.mark_admitted(index);
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
         slot.extent_start = needs.extent_start;
         slot.extent_end = needs.extent_end;
         self.try_eager(index);
-        self.enter_first_write_state(index, fills, State::Writing)
+        self.enter_first_write_state(index)
     }
 
-    /// After admission: zero dirty chunks, then fill partial blocks, then `then`.
-    pub(super) fn enter_first_write_state(&mut self, index: u16, fills: bool, then: State) -> Step {
+    /// After admission: zero dirty chunks, then fill partial blocks, if there are any.
+    pub(super) fn enter_first_write_state(&mut self, index: u16) -> Step {
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
-        if slot.to_zero != 0 {
-            slot.state = State::ZeroingChunks;
-            slot.cursor = 0;
-        } else if fills {
-            slot.state = State::Filling;
-            slot.cursor = 0;
+        slot.cursor = 0;
+        slot.state = if slot.to_zero != 0 {
+            State::ZeroingChunks
         } else {
-            slot.state = then;
-            slot.cursor = slot.extent_start;
-        }
+            State::Filling
+        };
         Step::Again
     }
 

@@ -24,7 +24,7 @@ use crate::units::{ChunkIndex, GuestOffset};
 
 use super::poll::Step;
 use super::write::Needs;
-use super::{Disk, Purpose, REQUEST_CHUNKS_MAX, State, Tag};
+use super::{Disk, Purpose, REQUEST_CHUNKS_MAX, Tag};
 
 impl<S: Stores> Disk<S> {
     pub(super) fn admit_zero(&mut self, index: u16) -> Step {
@@ -59,14 +59,12 @@ impl<S: Stores> Disk<S> {
             Err(error) => return self.finish(index, Err(error)),
         }
         self.hide_base(start, end);
-        self.mark_admitted(index);
-        let fills = zeroes && (needs.extent_start < start || needs.extent_end > end);
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
         slot.extent_start = needs.extent_start;
         slot.extent_end = needs.extent_end;
-        self.enter_first_write_state(index, fills, State::Zeroing)
+        self.enter_first_write_state(index)
     }
 
     /// What a request needs; `None` if the pending table has no room for its changes now.
@@ -266,7 +264,7 @@ impl<S: Stores> Disk<S> {
     fn zero_next(&mut self, index: u16, at: u64, end: u64) -> Option<u64> {
         let slot = self.slots.get(index)?;
         let zeroes = slot.head.kind == OpKind::WriteZeroes;
-        let unmap = !zeroes || slot.head.flags.contains(OpFlags::MAY_UNMAP);
+        let unmap = slot.head.flags.contains(OpFlags::MAY_UNMAP);
         let run = self.map.run(at, end);
         match run.source {
             // Beyond the base's end, but in a block whose bit this request sets.

@@ -42,7 +42,6 @@ pub(super) fn assemble<S: Stores>(
             work: Work::NONE,
             next_ticket: 0,
             exclusive_count: 0,
-            queued_writes: 0,
             closing: false,
             abandoned: false,
             polls: 0,

@@ -69,13 +69,13 @@ fn a_new_request_finds_nothing_of_the_one_before() {
     slot.fail(DeviceError::Io);
     slot.outstanding = 3;
     (slot.holds, slot.to_zero, slot.copies_sent) = (1, 2, [3, 4]);
-    (slot.exclusive, slot.admitted, slot.cancelled) = (true, true, true);
+    (slot.exclusive, slot.cancelled) = (true, true);
     slot.unit_sent = true;
     slots.release(index);
     let (_, slot) = slots.take().expect("free again");
     assert_eq!((slot.error, slot.outstanding), (None, 0));
     assert_eq!((slot.holds, slot.to_zero, slot.copies_sent), (0, 0, [0, 0]));
-    assert!(!slot.exclusive && !slot.admitted && !slot.cancelled && !slot.unit_sent);
+    assert!(!slot.exclusive && !slot.cancelled && !slot.unit_sent);
     assert!(matches!(slot.held, Held::Out));
 }
 

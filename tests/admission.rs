@@ -1,0 +1,386 @@
+//! What a request waits for and what it does not, and how little it sends when it goes.
+
+mod common;
+
+use common::gate::Gate;
+use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, SECRET, Setup, result_of};
+use fvd::Disk;
+use fvd::buffer::{Head, Op};
+use fvd::device::{BlockDevice, OpFlags, OpKind, Ram};
+use fvd::open::OpenOptions;
+use fvd::stores::{Stores, Two, WithBase};
+use fvd::units::Instant;
+
+const TABLE: Setup = Setup {
+    table: true,
+    base_bytes: 0,
+    external: true,
+    used: false,
+};
+const USED: Setup = Setup {
+    used: true,
+    ..TABLE
+};
+const OVER_BASE: Setup = Setup {
+    base_bytes: DISK_BYTES,
+    ..TABLE
+};
+/// Without a table, the base ends inside a block.
+const RAGGED: Setup = Setup {
+    table: false,
+    base_bytes: DISK_BYTES / 2 + 1536,
+    external: true,
+    used: true,
+};
+
+type Plain = Two<Ram, Gate>;
+type Based = WithBase<Plain, Ram>;
+
+/// Stores whose data device can be told to wait.
+trait Gated: Stores {
+    fn gate(&mut self) -> &mut Gate;
+}
+
+impl Gated for Plain {
+    fn gate(&mut self) -> &mut Gate {
+        self.parts_mut().1
+    }
+}
+
+impl Gated for Based {
+    fn gate(&mut self) -> &mut Gate {
+        self.parts_mut().0.gate()
+    }
+}
+
+/// A disk and whoever uses it. Time stands all but still.
+struct Guest<S: Stores> {
+    disk: Disk<S>,
+    client: Client,
+}
+
+fn plain(setup: &Setup, options: OpenOptions) -> Guest<Plain> {
+    let (metadata, data) = setup.devices();
+    let stores = Two::new(metadata, Gate::new(data.expect("apart")));
+    Guest::open(stores, options)
+}
+
+fn based(setup: &Setup, options: OpenOptions) -> Guest<Based> {
+    let (metadata, data) = setup.devices();
+    let stores = Two::new(metadata, Gate::new(data.expect("apart")));
+    Guest::open(WithBase::new(stores, setup.base()), options)
+}
+
+/// No unit of the journal goes out beside data.
+fn options() -> OpenOptions {
+    OpenOptions {
+        eager_after_flushes: u8::MAX,
+        ..common::options()
+    }
+}
+
+/// A request may touch four chunks, and nothing else may then be on its way to the journal.
+fn four_mappings() -> OpenOptions {
+    OpenOptions {
+        pending_max: 4,
+        ..options()
+    }
+}
+
+impl<S: Gated> Guest<S> {
+    fn open(stores: S, options: OpenOptions) -> Guest<S> {
+        let mut disk = common::open(stores, options);
+        disk.stores_mut().gate().heads.clear();
+        Guest {
+            disk,
+            client: Client::new(40),
+        }
+    }
+
+    fn start(&mut self, kind: OpKind, offset: u64, len: u64, byte: u8) {
+        let mut op = self.client.op(kind, OpFlags::NONE, offset, len, 0);
+        if matches!(kind, OpKind::Read | OpKind::Write) {
+            op.push(common::lend(len as usize, byte).1).expect("room");
+        }
+        assert!(self.disk.submit(op).is_ok());
+    }
+
+    /// Polls until all that can happen has happened. Returns how many requests ended.
+    fn settle(&mut self) -> usize {
+        (0..100)
+            .filter_map(|_| self.disk.poll(Instant::ZERO))
+            .map(|op| assert_eq!(result_of(&op), Ok(())))
+            .count()
+    }
+
+    fn finish(&mut self) -> Op {
+        let op = (0..10_000).find_map(|turn| self.disk.poll(Instant::from_micros(turn)));
+        let op = op.expect("a request that never finishes");
+        assert_eq!(result_of(&op), Ok(()));
+        op
+    }
+
+    /// One request, from start to end.
+    fn run(&mut self, kind: OpKind, offset: u64, len: u64, byte: u8) {
+        self.start(kind, offset, len, byte);
+        drop(self.finish());
+    }
+
+    fn read(&mut self, offset: u64, len: u64) -> Vec<u8> {
+        self.start(OpKind::Read, offset, len, 0xEE);
+        let op = self.finish();
+        let mut bytes = vec![0; len as usize];
+        op.copy_out(0, &mut bytes);
+        bytes
+    }
+
+    fn hold(&mut self, kind: fn(&Head) -> bool) {
+        let gate = self.disk.stores_mut().gate();
+        gate.holds = kind;
+        gate.heads.clear();
+    }
+
+    fn release(&mut self) {
+        self.disk.stores_mut().gate().open();
+    }
+
+    /// What the data device was sent since it was told to wait.
+    fn sent(&mut self) -> &[Head] {
+        &self.disk.stores_mut().gate().heads
+    }
+
+    fn commits(&self) -> u64 {
+        self.disk.stats().commits
+    }
+}
+
+fn is_write(head: &Head) -> bool {
+    head.kind == OpKind::Write
+}
+
+fn is_flush(head: &Head) -> bool {
+    head.kind == OpKind::Flush
+}
+
+#[test]
+fn two_writes_of_a_fresh_chunk_run_side_by_side() {
+    // Also when the chunk is the only one that is fresh.
+    for floor_step_chunks in [16, 1] {
+        let options = OpenOptions {
+            floor_step_chunks,
+            ..options()
+        };
+        let mut guest = plain(&TABLE, options);
+        guest.hold(is_write);
+        guest.start(OpKind::Write, 0, 512, 1);
+        guest.start(OpKind::Write, BLOCK_BYTES, 512, 2);
+        assert_eq!(guest.settle(), 0);
+        assert_eq!(guest.sent().len(), 2, "{floor_step_chunks}");
+        guest.release();
+        assert_eq!(guest.settle(), 2);
+        common::close(guest.disk);
+    }
+}
+
+#[test]
+fn two_blocks_of_a_used_chunk_that_the_base_hides_are_written_side_by_side_and_nothing_is_zeroed() {
+    let setup = Setup {
+        used: true,
+        ..OVER_BASE
+    };
+    let mut guest = based(&setup, options());
+    guest.hold(is_write);
+    guest.start(OpKind::Write, 0, BLOCK_BYTES, 1);
+    guest.start(OpKind::Write, BLOCK_BYTES, BLOCK_BYTES, 2);
+    assert_eq!(guest.settle(), 0);
+    assert_eq!(guest.sent().len(), 2);
+    guest.release();
+    assert_eq!(guest.settle(), 2);
+    assert_eq!(guest.disk.stats().chunks_zeroed, 0);
+    common::close(guest.disk);
+}
+
+#[test]
+fn nobody_writes_to_a_used_chunk_while_it_is_zeroed() {
+    let mut guest = plain(&USED, options());
+    guest.hold(is_write);
+    guest.start(OpKind::Write, 0, 512, 1);
+    guest.start(OpKind::Write, BLOCK_BYTES, 512, 2);
+    assert_eq!(guest.settle(), 0);
+    let [zeros] = guest.sent() else {
+        panic!("not only the zeros: {:?}", guest.sent());
+    };
+    assert_eq!(zeros.len, CHUNK_BYTES);
+    guest.release();
+    assert_eq!(guest.settle(), 2);
+    let mut expected = vec![0; CHUNK_BYTES as usize];
+    expected[..512].fill(1);
+    expected[BLOCK_BYTES as usize..][..512].fill(2);
+    assert_eq!(guest.read(0, CHUNK_BYTES), expected);
+    common::close(guest.disk);
+}
+
+#[test]
+fn a_write_waits_for_zeros_on_the_same_block_and_otherwise_is_sent_at_once() {
+    let mut guest = plain(&TABLE, options());
+    guest.run(OpKind::Write, 0, CHUNK_BYTES, 1);
+    guest.run(OpKind::Flush, 0, 0, 0);
+    guest.hold(is_write);
+    // Nothing polls the disk.
+    guest.start(OpKind::Write, 0, 512, 2);
+    assert_eq!(guest.sent().len(), 1);
+    guest.release();
+    assert_eq!(guest.settle(), 1);
+
+    guest.hold(is_write);
+    guest.start(OpKind::WriteZeroes, 0, BLOCK_BYTES, 0);
+    assert_eq!(guest.settle(), 0);
+    guest.start(OpKind::Write, 0, 512, 3);
+    assert_eq!(guest.settle(), 0);
+    assert_eq!(guest.sent().len(), 1);
+    guest.release();
+    assert_eq!(guest.settle(), 2);
+    let mut expected = vec![0; BLOCK_BYTES as usize];
+    expected[..512].fill(3);
+    assert_eq!(guest.read(0, BLOCK_BYTES), expected);
+    common::close(guest.disk);
+}
+
+#[test]
+fn a_flush_never_joins_a_commit_that_is_under_way() {
+    let mut guest = plain(&TABLE, options());
+    guest.run(OpKind::Write, 0, 512, 1);
+    let before = guest.commits();
+    guest.hold(is_flush);
+    guest.start(OpKind::Flush, 0, 0, 0);
+    assert_eq!(guest.settle(), 0);
+    // The flush of the first commit need not cover this one.
+    guest.run(OpKind::Write, CHUNK_BYTES, 512, 2);
+    guest.start(OpKind::Flush, 0, 0, 0);
+    assert_eq!(guest.settle(), 0);
+    guest.release();
+    assert_eq!(guest.settle(), 2);
+    assert_eq!(guest.commits(), before + 2);
+    common::close(guest.disk);
+}
+
+#[test]
+fn with_too_few_places_for_mappings_a_write_waits_and_then_ends() {
+    let mut guest = plain(&TABLE, four_mappings());
+    guest.run(OpKind::Write, 50 * CHUNK_BYTES, 512, 1);
+    guest.run(OpKind::Flush, 0, 0, 0);
+    let before = guest.commits();
+    guest.hold(is_write);
+    guest.start(OpKind::Write, 0, 3 * CHUNK_BYTES, 2);
+    guest.start(OpKind::Write, 8 * CHUNK_BYTES, 2 * CHUNK_BYTES, 3);
+    assert_eq!(guest.settle(), 0);
+    assert_eq!(guest.sent().len(), 1, "there is room for the first only");
+    assert_eq!(guest.commits(), before, "a commit of nothing");
+    guest.release();
+    assert_eq!(guest.settle(), 2);
+    assert_eq!(guest.read(2 * CHUNK_BYTES, 512), [2; 512]);
+    assert_eq!(guest.read(9 * CHUNK_BYTES, 512), [3; 512]);
+    common::close(guest.disk);
+}
+
+#[test]
+fn with_too_few_places_for_mappings_zeros_over_the_base_wait_and_then_end() {
+    let mut guest = based(&OVER_BASE, four_mappings());
+    guest.run(OpKind::Write, 50 * CHUNK_BYTES, BLOCK_BYTES, 1);
+    guest.run(OpKind::Flush, 0, 0, 0);
+    guest.run(OpKind::Discard, 40 * CHUNK_BYTES, BLOCK_BYTES, 0);
+    let before = guest.commits();
+    guest.hold(is_write);
+    guest.start(OpKind::Write, 0, 3 * CHUNK_BYTES, 2);
+    assert_eq!(guest.settle(), 0);
+    // All four are taken. This one has its place already:
+    let next = 40 * CHUNK_BYTES + BLOCK_BYTES;
+    guest.start(OpKind::WriteZeroes, next, BLOCK_BYTES, 0);
+    assert_eq!(guest.settle(), 1);
+    assert_eq!(guest.commits(), before);
+    // With nothing to be committed but what is there, waiting asks for it.
+    guest.start(OpKind::WriteZeroes, 20 * CHUNK_BYTES, 2 * CHUNK_BYTES, 0);
+    assert_eq!(guest.settle(), 0);
+    assert_eq!(guest.commits(), before + 1);
+    guest.release();
+    assert_eq!(guest.settle(), 2);
+    assert_eq!(guest.read(next, 512), [0; 512]);
+    assert_eq!(guest.read(21 * CHUNK_BYTES, 512), [0; 512]);
+    common::close(guest.disk);
+}
+
+#[test]
+fn zeros_that_wait_for_a_place_do_not_commit_nothing() {
+    let mut guest = based(&OVER_BASE, four_mappings());
+    guest.run(OpKind::Write, 50 * CHUNK_BYTES, BLOCK_BYTES, 1);
+    guest.run(OpKind::Flush, 0, 0, 0);
+    let before = guest.commits();
+    guest.hold(is_write);
+    guest.start(OpKind::Write, 0, 3 * CHUNK_BYTES, 2);
+    guest.start(OpKind::WriteZeroes, 20 * CHUNK_BYTES, 2 * CHUNK_BYTES, 0);
+    assert_eq!(guest.settle(), 0);
+    assert_eq!(guest.commits(), before);
+    guest.release();
+    assert_eq!(guest.settle(), 2);
+    common::close(guest.disk);
+}
+
+#[test]
+fn a_request_that_needs_every_place_for_mappings_does_not_wait_for_the_timer() {
+    for kind in [OpKind::Write, OpKind::WriteZeroes] {
+        let mut guest = based(&OVER_BASE, four_mappings());
+        guest.run(OpKind::Write, 0, BLOCK_BYTES, 1);
+        // Four chunks, with one mapping unsaved.
+        let start = 8 * CHUNK_BYTES + BLOCK_BYTES;
+        guest.run(kind, start, 3 * CHUNK_BYTES, 0);
+        assert_eq!(guest.read(start, 512), [0; 512]);
+        common::close(guest.disk);
+    }
+}
+
+#[test]
+fn new_chunks_that_lie_together_are_written_in_the_guests_own_operation() {
+    let mut guest = plain(&TABLE, options());
+    guest.run(OpKind::Write, 9 * CHUNK_BYTES, 512, 1);
+    guest.hold(|_| false);
+    let before = guest.disk.stats();
+    guest.run(OpKind::Write, CHUNK_BYTES, 2 * CHUNK_BYTES, 2);
+    let after = guest.disk.stats();
+    assert_eq!(guest.sent().len(), 1);
+    assert_eq!(
+        (after.forwarded, after.parts),
+        (before.forwarded + 1, before.parts)
+    );
+    common::close(guest.disk);
+}
+
+#[test]
+fn zeros_over_whole_blocks_of_the_base_take_no_operation_and_no_chunk() {
+    let mut guest = based(&OVER_BASE, options());
+    guest.run(OpKind::WriteZeroes, BLOCK_BYTES, 2 * BLOCK_BYTES, 0);
+    assert!(guest.sent().is_empty());
+    let stats = guest.disk.stats();
+    assert_eq!((stats.chunks_reserved, stats.fills), (0, 0));
+    assert_eq!(guest.read(2 * BLOCK_BYTES, 512), [0; 512]);
+    common::close(guest.disk);
+}
+
+#[test]
+fn where_the_base_ends_inside_a_block_zeros_cover_it_and_nothing_behind_it() {
+    let mut guest = based(&RAGGED, options());
+    let last = DISK_BYTES / 2;
+    guest.run(OpKind::WriteZeroes, last, BLOCK_BYTES, 0);
+    assert_eq!(guest.read(last, BLOCK_BYTES), [0; BLOCK_BYTES as usize]);
+    let behind = guest.read(last + BLOCK_BYTES, BLOCK_BYTES);
+    assert_eq!(behind, [SECRET; BLOCK_BYTES as usize]);
+    common::close(guest.disk);
+}
+
+#[test]
+fn a_discard_of_the_base_sends_nothing() {
+    let mut guest = based(&RAGGED, options());
+    let last = DISK_BYTES / 2;
+    guest.run(OpKind::Discard, last - BLOCK_BYTES, 2 * BLOCK_BYTES, 0);
+    assert!(guest.sent().is_empty());
+    common::close(guest.disk);
+}
