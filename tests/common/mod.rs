@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub(crate) mod gate;
+pub(crate) mod guest;
 
 use std::mem::MaybeUninit;
 
