@@ -103,7 +103,7 @@ impl Tag {
 
     /// Whose the guest's own op is, if this is the tag of one.
     #[inline]
-    pub(crate) const fn parse_forward(word: u64) -> Option<RequestId> {
+    pub(crate) fn parse_forward(word: u64) -> Option<RequestId> {
         // The role says nothing here.
         if word & !0xFFFF_FFFF_FF00 != 1 {
             return None;
