@@ -119,6 +119,36 @@ fn a_random_fill_leaves_extents() {
 }
 
 #[test]
+fn the_engine_is_measured_without_a_server_too() {
+    let folder = Folder::new();
+    let Some(report) = quick(&folder, "local", "fvd,raw+J,pwrite") else {
+        return;
+    };
+    let tables = report["tables"].as_array().expect("tables");
+    let measured: Vec<usize> = tables.iter().map(|table| rows(table).len()).collect();
+    assert_eq!(measured, [2, 1, 3, 3]);
+    for row in tables.iter().flat_map(rows) {
+        assert!(row["outcome"]["measured"].is_object(), "{row}");
+    }
+}
+
+#[test]
+fn small_files_are_created_in_a_file_system_on_an_image() {
+    let folder = Folder::new();
+    let Some(report) = quick(&folder, "files", "fvd,qed") else {
+        return;
+    };
+    let tables = report["tables"].as_array().expect("tables");
+    assert_eq!(tables.len(), 2);
+    for row in tables.iter().flat_map(rows) {
+        match &row["outcome"]["skipped"] {
+            Value::Null => assert!(row["outcome"]["measured"].is_object(), "{row}"),
+            why => println!("SKIP: {}: {why}", row["arm"]),
+        }
+    }
+}
+
+#[test]
 fn it_says_what_there_is_and_what_it_can_not_do() {
     let folder = Folder::new();
     let list = folder.run("bench --list").ends(0).out;

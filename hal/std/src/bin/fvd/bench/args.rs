@@ -32,7 +32,7 @@ pub(crate) struct BenchArgs {
     /// Size of the disks that are written for the first time
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "16G")]
     pub(super) size: u64,
-    /// Only tables whose name contains one of these
+    /// Only tables whose name begins with one of these
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(super) only: Vec<String>,
     /// Only arms of these names, beside the references

@@ -1,11 +1,14 @@
 //! The arms: a format, and who serves it.
 
+use std::fs::{self, File};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::control::AREA_BYTES;
 use super::tools;
-use crate::failure::Failure;
+use crate::failure::{Doing, Failure};
+use crate::output::Shown;
 
 /// Who serves an image over NBD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,17 +112,10 @@ impl Arm {
         size: u64,
         base: Option<&Path>,
     ) -> Result<(), Failure> {
-        let size = match self.format {
-            Format::RawJournal => size + AREA_BYTES,
-            _ => size,
-        };
-        let size = size.to_string();
+        let size_text = size.to_string();
         let mut command = match self.format {
-            Format::Raw | Format::RawJournal => {
-                let mut command = Command::new("truncate");
-                command.args(["-s", &size]).arg(image);
-                command
-            }
+            Format::Raw => return create_raw(image, size),
+            Format::RawJournal => return create_raw(image, size + AREA_BYTES),
             Format::Fvd { table } => {
                 let mut command = Command::new(&ground.program);
                 let table = if table { "on" } else { "off" };
@@ -127,7 +123,7 @@ impl Arm {
                 if let Some(base) = base {
                     command.arg("--base").arg(base);
                 }
-                command.arg(image).arg(&size);
+                command.arg(image).arg(&size_text);
                 command
             }
             Format::Qemu { format, options } => {
@@ -139,7 +135,7 @@ impl Arm {
                 if let Some(base) = base {
                     command.args(["-F", "raw", "-b"]).arg(base);
                 }
-                command.arg(image).arg(&size);
+                command.arg(image).arg(&size_text);
                 command
             }
         };
@@ -190,6 +186,16 @@ impl Arm {
             }
         }
     }
+}
+
+/// A raw image is there already on a block device, which has its own size.
+fn create_raw(image: &Path, size: u64) -> Result<(), Failure> {
+    let is_device = fs::metadata(image).is_ok_and(|found| found.file_type().is_block_device());
+    if is_device {
+        return Ok(());
+    }
+    let created = File::create(image).and_then(|file| file.set_len(size));
+    created.doing(|| format!("cannot make {}", Shown(image)))
 }
 
 /// How an image is served.

@@ -9,6 +9,8 @@
 //! | `arm` | formats, and who serves them |
 //! | `workload` | the tables through NBD, and the bars |
 //! | `nbd` | one such table |
+//! | `local` | tables without a server |
+//! | `files` | tables of small files in a file system |
 //! | `control` | raw with what a journal costs at least |
 //! | `count`, `fragments` | what servers ask of their host; what a random fill leaves behind |
 //! | `rounds`, `estimate` | the method: rounds and medians |
@@ -20,8 +22,10 @@ mod arm;
 pub(crate) mod control;
 mod count;
 mod estimate;
+mod files;
 mod fio;
 mod fragments;
+mod local;
 mod machine;
 mod markdown;
 mod nbd;
@@ -69,6 +73,9 @@ struct Scale {
     tries: u64,
     /// Operations that are counted exactly.
     counted: u64,
+    /// The disk that gets a file system, and how many files are created and worked on in it.
+    files_disk_bytes: u64,
+    files: u32,
     /// Wait for what others have still to write before each measurement.
     settles: bool,
 }
@@ -84,6 +91,8 @@ impl Scale {
                 burst: Duration::from_millis(30),
                 tries: 32,
                 counted: 32,
+                files_disk_bytes: 32 << 20,
+                files: 50,
                 settles: false,
             };
         }
@@ -95,6 +104,8 @@ impl Scale {
             burst: Duration::from_millis(400),
             tries: 256,
             counted: 256,
+            files_disk_bytes: 1 << 30,
+            files: 5000,
             settles: true,
         }
     }
@@ -194,13 +205,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
 /// One table of the plan.
 enum Part {
     Nbd(workload::Workload),
+    Local(&'static local::Local),
+    Files(&'static files::Files),
     Fragments,
 }
 
 fn measure(bench: &Bench<'_>) -> Result<Report, Failure> {
     let args = bench.args;
     let wanted = |name: &str| {
-        args.only.is_empty() || args.only.iter().any(|only| name.contains(only.as_str()))
+        args.only.is_empty() || args.only.iter().any(|only| name.starts_with(only.as_str()))
     };
     let mut report = Report {
         machine: machine::look(
@@ -224,6 +237,10 @@ fn measure(bench: &Bench<'_>) -> Result<Report, Failure> {
             .filter(|workload| wanted(workload.name))
             .map(Part::Nbd),
     );
+    let locals = local::ALL.iter().filter(|local| wanted(local.name));
+    parts.extend(locals.map(Part::Local));
+    let files = files::ALL.iter().filter(|files| wanted(files.name));
+    parts.extend(files.map(Part::Files));
     if wanted(fragments::NAME) {
         parts.push(Part::Fragments);
     }
@@ -237,6 +254,8 @@ fn measure(bench: &Bench<'_>) -> Result<Report, Failure> {
             time: left / u32::try_from(count - index).unwrap_or(u32::MAX),
         };
         match part {
+            Part::Local(local) => report.tables.push(local::measure(bench, local, limits)?),
+            Part::Files(files) => report.tables.push(files::measure(bench, files, limits)?),
             Part::Nbd(workload) => report.tables.push(nbd::measure(bench, &workload, limits)?),
             Part::Fragments => report.fragments = Some(fragments::measure(bench, limits)?),
         }
@@ -279,14 +298,25 @@ fn list() -> Result<u8, Failure> {
     for count in &count::ALL {
         text += &format!("{}\n", count.name);
     }
-    for workload in workload::all() {
-        text += &format!("{}: {}\n", workload.name, workload.title);
-        for arm in workload.arms {
-            let missing = arm
-                .missing()
-                .map_or_else(String::new, |why| format!(" (skipped: {why})"));
+    let mut table = |name: &str, title: &str, arms: &[arm::Arm]| {
+        text += &format!("{name}: {title}\n");
+        for arm in arms {
+            let missing = arm.missing();
+            let missing = missing.map_or_else(String::new, |why| format!(" (skipped: {why})"));
             text += &format!("  {}{missing}\n", arm.name);
         }
+    };
+    for workload in workload::all() {
+        table(workload.name, workload.title, workload.arms);
+    }
+    for local in &local::ALL {
+        table(local.name, local.title, local.arms);
+    }
+    for files in &files::ALL {
+        table(files.name, files.title, files::ARMS);
+    }
+    if let Some(why) = files::missing() {
+        text += &format!("  (skipped: {why})\n");
     }
     text += &format!("{}\n", fragments::NAME);
     output::print(text)?;

@@ -16,6 +16,12 @@ use crate::failure::{Doing, Failure};
 /// Operations of a measurement, at least: fewer say nothing.
 const OPERATIONS_MIN: u64 = 64;
 
+/// Writes at random after which a disk is not fresh any more: to a quarter of the chunks of an image of
+/// ours, whose chunks are larger than anybody else's.
+pub(super) fn chunk_operations_max(disk_bytes: u64) -> u64 {
+    ((disk_bytes >> 20) / 4).max(OPERATIONS_MIN)
+}
+
 /// Measures one table.
 pub(super) fn measure(
     bench: &Bench<'_>,
@@ -119,8 +125,7 @@ impl<'a> Session<'a> {
         let (_, area) = self.sizes();
         let random = matches!(self.workload.job.kind, Kind::RandomWrite);
         match self.workload.disk {
-            // A quarter of the chunks of an image of ours.
-            Disk::Fresh if random => (area >> 20) / 4,
+            Disk::Fresh if random => return chunk_operations_max(area),
             // A quarter of its blocks.
             Disk::FreshOverlay if random => (area >> 16) / 4,
             Disk::Fresh => area / u64::from(self.workload.job.block_bytes),

@@ -27,7 +27,7 @@ pub(super) enum Turn {
 }
 
 /// Ratios to the reference, a sample for each round.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Samples {
     /// The second measurement of the reference in a round, divided by the first.
     pub(super) again: Vec<f64>,

@@ -15,6 +15,9 @@ use crate::failure::{Doing, Failure};
 /// How long a server may take to begin, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long one may take to end when nobody wants its results any more.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A process that listens on a socket, or offers a file. Killed if it is dropped.
 pub(super) struct Server {
     name: String,
@@ -32,6 +35,19 @@ impl Server {
         let _ = fs::remove_file(socket);
         let mut server = Server::spawn(command, socket)?;
         server.wait_until(|| UnixStream::connect(socket).is_ok())?;
+        Ok(server)
+    }
+
+    /// Starts `command`, which is ready when `is_ready` says so.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(super) fn start_until(
+        command: &mut Command,
+        is_ready: impl Fn() -> bool,
+    ) -> Result<Server, Failure> {
+        let mut server = Server::spawn(command, Path::new(""))?;
+        server.wait_until(is_ready)?;
         Ok(server)
     }
 
@@ -81,20 +97,30 @@ impl Server {
     /// # Errors
     /// It does not end, or says that it failed.
     pub(super) fn stop(mut self) -> Result<(), Failure> {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(id) = id {
-            kill_process(id, Signal::TERM).doing(|| format!("cannot stop {}", self.name))?;
+        match self.terminate(PATIENCE)? {
+            Some(status) if ended_well(status) => Ok(()),
+            Some(status) => Err(Failure::because(&self.name, status)),
+            None => Err(Failure::because(&self.name, "it does not end")),
+        }
+    }
+
+    /// How it ended; `None` if it does not within `patience`.
+    fn terminate(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
+        let cannot = || format!("cannot stop {}", self.name);
+        if self.child.try_wait().doing(cannot)?.is_none()
+            && let Some(id) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+        {
+            kill_process(id, Signal::TERM).doing(cannot)?;
         }
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait().doing(|| &self.name)? {
-                return ended_well(status)
-                    .then_some(())
-                    .ok_or_else(|| Failure::because(&self.name, status));
+        while start.elapsed() < patience {
+            let status = self.child.try_wait().doing(|| &self.name)?;
+            if status.is_some() {
+                return Ok(status);
             }
             thread::sleep(Duration::from_millis(2));
         }
-        Err(Failure::because(&self.name, "it does not end"))
+        Ok(None)
     }
 }
 
@@ -106,9 +132,11 @@ fn ended_well(status: ExitStatus) -> bool {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has ended already unless something went wrong.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Something went wrong if it has not ended yet. Killed at once, it would leave what it mounted.
+        if !matches!(self.terminate(LAST_PATIENCE), Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
         let _ = fs::remove_file(&self.socket);
     }
 }

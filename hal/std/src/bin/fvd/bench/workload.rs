@@ -105,11 +105,11 @@ const fn flushed(of_raw: f64) -> [Bar; 4] {
     ]
 }
 
-const BARS_097: &[Bar] = &both(0.97);
+pub(super) const BARS_097: &[Bar] = &both(0.97);
 const BARS_100: &[Bar] = &both(1.0);
-const BARS_090: &[Bar] = &both(0.90);
-const BARS_FLUSH_EACH: &[Bar] = &flushed(0.88);
-const BARS_FLUSH_32: &[Bar] = &flushed(0.96);
+pub(super) const BARS_090: &[Bar] = &both(0.90);
+pub(super) const BARS_FLUSH_EACH: &[Bar] = &flushed(0.88);
+pub(super) const BARS_FLUSH_32: &[Bar] = &flushed(0.96);
 const BARS_LEVEL: &[Bar] = &[
     bar(TABLE, RAW, Goal::Level),
     bar(NO_TABLE, RAW, Goal::Level),
