@@ -24,9 +24,28 @@ struct Growing {
     capacity: u64,
     /// Chunks that fit at most, behind the metadata.
     max_bytes: u64,
-    /// Whether it says no, whatever it is asked.
-    refuses: bool,
+    mood: Mood,
     done: Vec<Op>,
+    /// Requests to grow that it did not answer yet.
+    held: Vec<Op>,
+    /// An op to answer with in place of the one that was sent.
+    other: Option<Op>,
+}
+
+/// What the device does when it is asked to grow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Grows,
+    /// Says no.
+    Refuses,
+    /// Says yes and stays as it is.
+    Lies,
+    /// Answers nothing.
+    Waits,
+    /// Answers in another op.
+    Swaps,
+    /// Grows, and fails every flush from then on.
+    LosesFlushes,
 }
 
 impl BlockDevice for Growing {
@@ -43,15 +62,29 @@ impl BlockDevice for Growing {
     }
 
     fn submit(&mut self, mut op: Op) -> Result<(), Op> {
-        if op.kind() != OpKind::Grow {
+        let fails = self.mood == Mood::LosesFlushes && op.kind() == OpKind::Flush;
+        if op.kind() != OpKind::Grow && !fails {
             return self.inner.submit(op);
         }
-        if self.refuses {
+        if fails {
+            op.complete(Err(DeviceError::Io));
+        } else if self.mood == Mood::Refuses {
             op.complete(Err(DeviceError::NoSpace));
+        } else if self.mood == Mood::Waits {
+            self.held.push(op);
+            return Ok(());
         } else {
             assert!(op.len() > self.capacity && op.len() <= self.max_bytes);
-            self.capacity = op.len();
+            if self.mood != Mood::Lies {
+                self.capacity = op.len();
+            }
             op.complete(Ok(()));
+        }
+        if self.mood == Mood::Swaps
+            && let Some(mut other) = self.other.take()
+        {
+            other.set_head(op.head());
+            op = other;
         }
         self.done.push(op);
         Ok(())
@@ -93,8 +126,10 @@ fn bench(max_chunks: u64) -> Bench {
         inner: Ram::new(common::bytes(4 << 20, 0)),
         capacity: header.store_bytes,
         max_bytes: data_offset + max_chunks * CHUNK_BYTES,
-        refuses: false,
+        mood: Mood::Grows,
         done: Vec::new(),
+        held: Vec::new(),
+        other: None,
     };
     let arena = common::memory(CREATE_ARENA_BYTES);
     let created = fvd::blocking::create(device, header, true, arena, common::idle());
@@ -108,11 +143,27 @@ fn bench(max_chunks: u64) -> Bench {
 
 impl Bench {
     fn write(&mut self, chunk: u64, count: u64) -> Result<(), DeviceError> {
-        let (_, lease) = common::lend((count * CHUNK_BYTES) as usize, chunk as u8 + 1);
-        let op = self
-            .client
-            .data_op(OpKind::Write, chunk * CHUNK_BYTES, lease, 0);
+        let op = self.write_op(chunk, count);
         self.run(op)
+    }
+
+    fn write_op(&mut self, chunk: u64, count: u64) -> Op {
+        let (_, lease) = common::lend((count * CHUNK_BYTES) as usize, chunk as u8 + 1);
+        self.client
+            .data_op(OpKind::Write, chunk * CHUNK_BYTES, lease, 0)
+    }
+
+    fn device(&mut self) -> &mut Growing {
+        &mut self.disk.stores_mut().0
+    }
+
+    /// Uses every chunk that there is. Returns how many.
+    fn fill(&mut self) -> u64 {
+        let first = self.chunks();
+        for chunk in 0..first {
+            assert_eq!(self.write(chunk, 1), Ok(()));
+        }
+        first
     }
 
     fn flush(&mut self) {
@@ -122,6 +173,10 @@ impl Bench {
 
     fn run(&mut self, op: Op) -> Result<(), DeviceError> {
         assert!(self.disk.submit(op).is_ok());
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), DeviceError> {
         for turn in 0..10_000 {
             if let Some(mut op) = self.disk.poll(Instant::from_micros(turn)) {
                 while op.pop().is_some() {}
@@ -205,17 +260,73 @@ fn at_the_end_of_the_device_only_writes_that_need_space_fail() {
 #[test]
 fn who_was_refused_may_ask_again() {
     let mut bench = bench(ANY);
-    let first = bench.chunks();
-    for chunk in 0..first {
-        assert_eq!(bench.write(chunk, 1), Ok(()));
-    }
-    bench.disk.stores_mut().0.refuses = true;
+    let first = bench.fill();
+    bench.device().mood = Mood::Refuses;
     for turn in 1..3 {
         assert_eq!(bench.write(first, 1), Err(DeviceError::NoSpace));
         assert_eq!(bench.disk.stats().growths, turn, "asked each time");
     }
-    bench.disk.stores_mut().0.refuses = false;
+    bench.device().mood = Mood::Grows;
     assert_eq!(bench.write(first, 1), Ok(()));
     assert_eq!(bench.chunks(), first + UNIT);
     bench.expect_recorded();
+}
+
+#[test]
+fn one_growth_serves_all_who_wait_for_it() {
+    let mut bench = bench(ANY);
+    let first = bench.fill();
+    bench.device().mood = Mood::Waits;
+    for chunk in first..first + UNIT {
+        let op = bench.write_op(chunk, 1);
+        assert!(bench.disk.submit(op).is_ok());
+        for turn in 0..20 {
+            assert!(bench.disk.poll(Instant::from_micros(turn)).is_none());
+        }
+        assert_eq!(bench.device().held.len(), 1, "asked once");
+    }
+    let held = bench.device().held.remove(0);
+    bench.device().mood = Mood::Grows;
+    assert!(bench.device().submit(held).is_ok());
+    for _ in 0..UNIT {
+        assert_eq!(bench.finish(), Ok(()));
+    }
+    assert_eq!(bench.disk.stats().growths, 1);
+    assert_eq!(bench.chunks(), first + UNIT);
+    bench.expect_recorded();
+}
+
+#[test]
+fn a_device_that_says_that_it_grew_is_not_believed() {
+    let mut bench = bench(ANY);
+    let first = bench.fill();
+    bench.device().mood = Mood::Lies;
+    assert_eq!(bench.write(first, 1), Err(DeviceError::NoSpace));
+    assert!(!bench.disk.is_poisoned());
+    bench.device().mood = Mood::Grows;
+    assert_eq!(bench.write(first, 1), Ok(()));
+    bench.expect_recorded();
+}
+
+#[test]
+fn a_growth_whose_flush_failed_ends_all_writing() {
+    let mut bench = bench(ANY);
+    let first = bench.fill();
+    bench.flush();
+    let recorded = bench.disk.header().store_bytes;
+    bench.device().mood = Mood::LosesFlushes;
+    assert_eq!(bench.write(first, 1), Err(DeviceError::Poisoned));
+    assert!(bench.disk.is_poisoned());
+    assert_eq!(bench.disk.header().store_bytes, recorded);
+}
+
+#[test]
+fn an_answer_in_another_op_ends_all_writing() {
+    let mut bench = bench(ANY);
+    let first = bench.fill();
+    let other = bench.client.op(OpKind::Grow, OpFlags::NONE, 0, 512, 0);
+    bench.device().mood = Mood::Swaps;
+    bench.device().other = Some(other);
+    assert_eq!(bench.write(first, 1), Err(DeviceError::Poisoned));
+    assert!(bench.disk.is_poisoned());
 }

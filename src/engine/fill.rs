@@ -22,7 +22,7 @@ impl<S: Stores> Disk<S> {
         let shape = &self.map.shape;
         let block = shape.block_of(GuestOffset(start));
         let begin = shape.block_start(block).0;
-        if begin < start && start < self.map.cover_bytes && self.in_base(block) {
+        if start < self.map.cover_bytes && self.in_base(block) {
             begin
         } else {
             start
@@ -34,8 +34,8 @@ impl<S: Stores> Disk<S> {
         let shape = &self.map.shape;
         let block = shape.block_of(GuestOffset(end.saturating_sub(1)));
         let stop = self.block_end(block);
-        if end < stop && self.in_base(block) {
-            stop
+        if self.in_base(block) {
+            stop.max(end)
         } else {
             end
         }
@@ -181,9 +181,9 @@ impl<S: Stores> Disk<S> {
     /// Zeros the dirty chunks that were reserved for a request.
     pub(super) fn zero_chunks(&mut self, index: u16) -> Step {
         let chunk_bytes = self.map.shape.chunk_bytes();
-        // Each turn sends one operation or passes one place of the 64-bit set.
-        let turns = 128 + 64 * (chunk_bytes / self.zero_step().max(1));
-        for _ in 0..turns {
+        // Each turn sends one operation or passes one place of the 64-bit set. What was sent brings the
+        // request back here.
+        for _ in 0..256 {
             let Some(slot) = self.slots.get_mut(index) else {
                 return Step::InFlight;
             };
@@ -234,7 +234,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Most bytes that one operation can zero.
-    pub(super) fn zero_step(&self) -> u64 {
+    fn zero_step(&self) -> u64 {
         if self.limits.zero_bytes != 0 {
             self.limits.zero_bytes
         } else {
@@ -252,12 +252,8 @@ impl<S: Stores> Disk<S> {
         bytes: u64,
         unmap: bool,
     ) -> Option<u64> {
+        let len = bytes.min(self.zero_step());
         let slot = self.slots.get_mut(index)?;
-        let len = bytes.min(if self.limits.zero_bytes != 0 {
-            self.limits.zero_bytes
-        } else {
-            u64::from(self.options.zero_memory_bytes).min(self.limits.data_bytes)
-        });
         let generation = slot.generation;
         let head = |kind, flags, purpose| {
             Head::new(kind, offset, len)

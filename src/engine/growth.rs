@@ -89,11 +89,9 @@ impl<S: Stores> Disk<S> {
 
     /// Starts a growth if requests wait for one, or if space runs short.
     pub(crate) fn start_due_growth(&mut self) {
-        if !self.growth.is_idle() || self.journal.poisoned || self.journal.grown_to != 0 {
-            return;
-        }
+        // Asked for in this very run, when no growth was under way.
         let wanted = core::mem::take(&mut self.growth.wanted_chunks);
-        if wanted == 0 {
+        if wanted == 0 || self.journal.poisoned {
             return;
         }
         let Some(target) = self.growth_target(wanted) else {

@@ -17,17 +17,18 @@ impl<S: Stores> Disk<S> {
     /// Whether a write over `[start, end)` must wait. Requests that were admitted count, and so do
     /// those that came earlier and wait themselves, so that nobody is overtaken for ever.
     pub(super) fn conflicts(&self, index: u16, start: u64, end: u64, exclusive: bool) -> bool {
-        // Without an exclusive request anywhere, waiting or admitted, nothing can be in the way.
-        if bug(Bug::OverlapIgnored) || (!exclusive && self.exclusive_count == 0) {
+        // Without an exclusive request anywhere, waiting or admitted, nothing can be in the way. This
+        // one counts.
+        if bug(Bug::OverlapIgnored) || self.exclusive_count == 0 {
             return false;
         }
         let Some(own) = self.slots.get(index) else {
             return false;
         };
         let ticket = own.ticket;
-        self.slots.iter().any(|(other, slot)| {
-            other != index
-                && slot.is_write()
+        self.slots.iter().any(|(_, slot)| {
+            // Not this one, which is queued.
+            slot.is_write()
                 && (slot.state != State::Queued || slot.ticket < ticket)
                 && (exclusive || slot.exclusive)
                 && !matches!(slot.state, State::Commit(_) | State::DeviceFlush)

@@ -98,8 +98,8 @@ impl<S: Stores> Disk<S> {
             };
             entry.holders = entry.holders.saturating_sub(1);
             let mut new = old;
-            if self.map.has_table && old.entry == TableEntry::Unmapped && entry.reserved != u32::MAX
-            {
+            // Who comes first maps the chunk for all who hold it.
+            if entry.reserved != u32::MAX {
                 new.entry = TableEntry::Chunk(StoreChunk(entry.reserved));
                 entry.reserved = u32::MAX;
             }

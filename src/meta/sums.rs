@@ -72,9 +72,9 @@ impl Map {
         }
         let page = self.bitmap_page(chunk);
         if self.group_len(chunk) != 0 && bits != 0 && noted(self, page) {
-            // A chunk's bits never straddle 16, so never a word of 32.
+            // A chunk's bits never straddle 16, so never a word of 32, which is what shifts go round by.
             let first = self.shape.first_block(chunk).0 as u32;
-            let change = u32::from(bits).wrapping_shl(first % 32);
+            let change = u32::from(bits).wrapping_shl(first);
             self.xor_sum(page, checksum_change(first / 32 % ENTRIES_PER_PAGE, change));
         }
     }

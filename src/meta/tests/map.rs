@@ -187,6 +187,25 @@ fn touched_bits_name_each_block_that_a_range_touches() {
         assert_eq!(got, wanted, "{chunk:?} {start}..{end}");
     }
     assert_eq!(map.touched_bits(ChunkIndex(0), 512, 512), 0, "empty");
+    assert_eq!(map.first_chunk(3 * CHUNK - 1), 2);
+}
+
+#[test]
+fn a_chunk_shows_the_base_where_its_bits_are_clear() {
+    let mut map = map(DISK_BYTES, true, BASE_BYTES);
+    let chunk = ChunkIndex(1);
+    map.set_mapping(chunk, mapped(1, 0b1011));
+    for (first, last, shows) in [
+        (0, 2, false),
+        (1, 3, true),
+        (2, 3, true),
+        (3, 4, false),
+        (0, 4, true),
+    ] {
+        let (start, end) = (CHUNK + first * BLOCK, CHUNK + last * BLOCK);
+        assert_eq!(map.shows_base(chunk, start, end), shows, "{first}..{last}");
+    }
+    assert!(!map.shows_base(chunk, 0, CHUNK), "of another chunk");
 }
 
 #[test]
@@ -287,11 +306,14 @@ fn what_settles_during_a_checkpoint_is_not_in_its_checksums() {
         let sealed = map.pending.take_sealed().expect("sealed");
         map.settle(sealed);
     };
-    // Pages 0 and 3 belong to the checkpoint.
+    // Pages 0 and 3 belong to the checkpoint, and 2, which is staged last.
     settle(&mut map, 0, 1);
+    settle(&mut map, 2500, 0);
     map.cut();
     let at_cut = sums_of(&map);
-    settle(&mut map, 1, 0x8000);
+    for bits in [0x8000, 0x8001, 0xC001] {
+        settle(&mut map, 1, bits);
+    }
     let mut buffer = [0; PAGE_BYTES];
     for page in [0, 3] {
         assert!(map.stage_page(page, &mut buffer, false));
@@ -300,7 +322,54 @@ fn what_settles_during_a_checkpoint_is_not_in_its_checksums() {
         // Page 0 is staged by now, page 3 is not when this settles.
         settle(&mut map, 2 + page, 3);
     }
-    // Of a page that is not the checkpoint's nothing is noted.
+    // Of pages that the checkpoint does not have, or not any more, nothing is noted.
     settle(&mut map, 1024, 1);
+    settle(&mut map, 2047, 1);
+    map.sum_staged(2, sums_of(&map)[2]);
+    map.dirty.clear_old(2);
+    settle(&mut map, 2499, 0);
     assert_eq!(sums_on_record(&map), at_cut);
+}
+
+/// What no checksum covers can only be cleared.
+#[test]
+fn what_stands_behind_the_last_entry_or_bit_is_seen_and_cleared() {
+    // The first byte behind the entries and the first bit behind the bits, and the last of each.
+    let entries = 2501 * 4;
+    let bit = 2200 * 16 + 5;
+    for (in_table, in_bitmap) in [
+        (Some(entries), None),
+        (Some(3 * PAGE_BYTES - 1), None),
+        (None, Some(bit)),
+        (None, Some(2 * 8 * PAGE_BYTES as u64 - 1)),
+    ] {
+        let mut map = map(DISK_BYTES, true, BASE_BYTES);
+        for chunk in [0, 1000, 2200, 2500] {
+            map.set_mapping(ChunkIndex(chunk), mapped(chunk, u16::MAX));
+        }
+        assert!(!map.has_tails());
+        let clean = copy_of(&map.pages);
+        if let Some(at) = in_table {
+            map.table_mut()[at] = 0;
+        }
+        if let Some(bit) = in_bitmap {
+            bitmap::set_bit(map.bitmap_mut(), bit);
+        }
+        assert!(map.has_tails(), "{in_table:?} {in_bitmap:?}");
+        map.clear_tails();
+        assert!(!map.has_tails());
+        assert_eq!(copy_of(&map.pages), clean);
+        assert_eq!(marked(&map), [2, 4], "the pages with a tail");
+    }
+}
+
+#[test]
+fn the_bitmap_of_a_base_that_is_not_needed_has_no_tail() {
+    let mut map = map(DISK_BYTES, true, BASE_BYTES);
+    map.bitmap_blocks = 0;
+    map.bitmap_mut().fill(0xFF);
+    assert!(!map.has_tails());
+    map.clear_tails();
+    assert!(map.bitmap().iter().all(|byte| *byte == 0xFF));
+    assert_eq!(marked(&map), [2]);
 }

@@ -3,6 +3,7 @@
 extern crate std;
 
 mod dirty;
+mod loose;
 mod map;
 mod pending;
 mod runs;
@@ -96,4 +97,12 @@ fn scatter(map: &mut Map, rng: &mut Rng) {
         let bits = bits & bitmap::group_mask(map.group_len(chunk));
         map.set_mapping(chunk, Mapping { entry, bits });
     }
+}
+
+/// Pages that changed since the last cut.
+fn marked(map: &Map) -> Vec<u32> {
+    let pages = map.counts.total();
+    (0..pages)
+        .filter(|page| map.dirty.is_current(*page))
+        .collect()
 }

@@ -99,7 +99,6 @@ const fn failing(mut ground: Ground, store: u8, kind: OpKind) -> Ground {
 }
 
 /// A case as it is, without sequences.
-#[cfg(feature = "_seeded-bugs")]
 const fn exactly(line: &'static str, deviations: usize) -> Ground {
     ground(line, "", 0, deviations)
 }
@@ -139,122 +138,114 @@ pub const GROUNDS: &[Ground] = &[
     ),
 ];
 
+/// A bug and the smallest place where it is known to show.
+pub struct Known {
+    /// Its name.
+    pub name: &'static str,
+    /// The bug.
+    pub bug: fvd::seeded::Bug,
+    /// Where it shows.
+    pub ground: Ground,
+}
+
+macro_rules! bugs {
+    ($($name:ident $line:literal $deviations:literal)*) => {
+        /// Every bug but those of a repair.
+        pub const ALL: &[Known] = &[$(Known {
+            name: stringify!($name),
+            bug: fvd::seeded::Bug::$name,
+            ground: exactly($line, $deviations),
+        },)*];
+    };
+}
+
+bugs! {
+    StrictWithoutDataFlush "g=B8;s=w0,f/" 0
+    FlushBeforeLastFlush "g=-;s=w0,f/" 0
+    ExemptFlushesMetadataOnly "g=B8d;s=w8+4,f/" 0
+    HidingBitExempt "g=B8;s=w0,f/" 0
+    PublishBeforeData "g=B8;s=w0,f/;q=2" 1
+    FlushJoinsRunningCommit "g=B8;s=w0,f,w4,f/;q=2" 3
+    FloorNotRaised "g=-;s=w3+2,w8+4/w0,f" 0
+    FloorNotReplayed "g=-;s=w8+4,w3+2/w0,f" 0
+    FloorNotInHeader "g=-;s=w0/w0,f" 0
+    AllFreeIsZero "g=u;s=w0/w0,f" 0
+    DirtyChunkNotZeroed "g=u;s=w0/w0,f" 0
+    ZeroedCountsAsExempt "g=u;s=w0/w0,f" 0
+    FailedChunkStaysFresh "g=-;s=w1,w4,f/;i=0w0+" 0
+    SharedChunkGivenBack "g=-;s=w0,w1,w4,f/;q=2;i=0w0+" 1
+    GrowthNotFlushed "g=B8g;s=w0/w0,f" 0
+    CheckpointPagesNotFlushed "g=-;s=w0,o/w0,f" 0
+    SpaceFreedEarly "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
+    OneDirtySet "g=B8;s=w0,f,k1,w4,f,k/" 0
+    CutAtEnd "g=B8j4;s=w0,f,k/w0,f;q=2" 1
+    CutOffByOne "g=-;s=w0,k,f/w0,f/w4,f" 0
+    StageLivePages "g=B8j4;s=w0,w4,w8/w0,f;q=2" 1
+    NoRoomCheck "g=c2j4;s=w0,f,w2,f,w4,f,w6,f,w8,f,w10,f/;q=2" 1
+    NoBurning "g=-;s=w0,f/w0,f;T=1" 0
+    BurnReplayedOnly "g=v64bcV64;s=w0+50,f/w0,f" 0
+    SeqIgnored "g=-;s=w0,f/w0,f;T=1" 0
+    CrcIgnored "g=-;s=w0/w0,f;T=1" 0
+    StableSeqEarly "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
+    RecoveryWithoutFirstFlush "g=DB8d;s=w0,f,x,w0,f/;q=2" 1
+    RecoveryPagesNotFlushed "g=-;s=w0,f/w0,f" 0
+    RecoveryHeaderNotFlushed "g=-;s=w0/w0,f" 0
+    RecoveryWithoutPages "g=-;s=w0,f/w0,f" 0
+    OneHeaderSlot "g=-;s=w0/w0,f" 0
+    NewerSlotOverwritten "g=-;s=w0/w0,f" 0
+    OverlapIgnored "g=B8;s=w0,w1/;q=2" 1
+    ZeroOverlapIgnored "g=B8;s=w0,z0+2/;q=2" 1
+    PartialBlockZeroFilled "g=B8;s=w0/" 0
+    NoPoison "g=-;s=w0,f,w4,f/;i=0f0" 0
+    FuaWithoutMapping "g=B8;s=W5/" 0
+    ChecksumsInPlace "g=B4;s=w4,f,k/w0,f;T=3" 0
+    ZeroBitWithoutZeros "g=B8;s=w0,f,w2+2/z2+2,f" 0
+    EagerNotExempt "g=B8E;s=w0/" 0
+    EagerDurableOnCompletion "g=dE;s=w0,f/" 0
+    EagerFailureGivesBack "g=E;s=w0,w4,f/;i=0w1+" 0
+    EagerNotCoveredByFua "g=dE;s=w0,W0/" 0
+    EagerFlushesDataOnly "g=dE;s=w0,f/" 0
+    EagerGapUnflagged "g=E;s=w0,w4,f/" 0
+    FlushBesideEager "g=E;s=w0,w1,f/;q=3" 3
+    SealedAfterDataFlush "g=B8;s=w0,f,w4,f/;q=2" 3
+    StageSealedPages "g=B8j4;s=w0,w4,w8/w0,f;q=2" 1
+    GapRuleWithoutIndex "g=v64bcV64;s=w0+50,f/" 0
+    SplitAndLastIgnored "g=B8;s=w0,f/" 0
+    SplitAndNoBurning "g=B8;s=w0,f/w4,f/" 0
+    ReplayPastGap "g=v64bcV64;s=w0+50,f/" 0
+    AcknowledgedBesideFailedFlush "g=t0;s=w0,f,f/;q=3;i=0f0" 1
+    FailedPageIgnored "g=-;p=w0,f;s=k,w0,f/;i=0w0" 0
+    FailedHeaderIgnored "g=-;p=w0,f;s=k,w0,f/;i=0w2" 0
+    FailedGrowthFlushIgnored "g=gs0;s=w0,f/;i=0f0" 0
+    PartErrorOverwritten "g=-;p=w4,w0,f;s=w0+8/;i=0w0" 0
+    FailedRecoveryFlushIgnored "g=-;p=w0,f;s=x/;i=0f0" 0
+    RecoveryDataNotFlushed "g=ds0g;s=w0,x/;q=2" 1
+    FailedSlotLeaked "g=-;s=w0,o/;i=0w0" 0
+    FailedReservationLeaked "g=s0;s=w0,w0+4,w4+4,w8+4,w12+4/;i=0w0" 0
+    UnreadableUnitFails "g=-;s=w0,f/;T=2" 0
+    LastCommitTrusted "g=B8;s=w0,f/;T=5" 0
+    NewerSlotTrusted "g=-;s=w0/w0,f;T=5" 0
+    RewriteNotFlushed "g=-;s=w0,f,k/w0,f;T=5" 0
+    BitsRecordedTwice "g=B8;s=w0,f,w2,f/" 0
+    SumsAheadOfTheCut "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
+    BitBeforeEntry "g=DB8;s=w0,f/" 0
+    EntryNotFlushedBeforeBit "g=DB8;s=w0,f/" 0
+}
+
+/// Looks for one bug, where it is known to show and then everywhere.
+///
+/// # Errors
+/// If a ground is no legal case.
 #[cfg(feature = "_seeded-bugs")]
-pub use bugs::{ALL, Known, hunt};
-
-#[cfg(feature = "_seeded-bugs")]
-mod bugs {
-    use super::{GROUNDS, Ground, Searched, exactly, search};
-    use fvd::seeded::{Bug, set};
-
-    /// A bug and the smallest place where it is known to show.
-    pub struct Known {
-        /// Its name.
-        pub name: &'static str,
-        /// The bug.
-        pub bug: Bug,
-        /// Where it shows.
-        pub ground: Ground,
-    }
-
-    macro_rules! bugs {
-        ($($name:ident $line:literal $deviations:literal)*) => {
-            /// Every bug but those of a repair.
-            pub const ALL: &[Known] = &[$(Known {
-                name: stringify!($name),
-                bug: Bug::$name,
-                ground: exactly($line, $deviations),
-            },)*];
-        };
-    }
-
-    bugs! {
-        StrictWithoutDataFlush "g=B8;s=w0,f/" 0
-        FlushBeforeLastFlush "g=-;s=w0,f/" 0
-        ExemptFlushesMetadataOnly "g=B8d;s=w8+4,f/" 0
-        HidingBitExempt "g=B8;s=w0,f/" 0
-        PublishBeforeData "g=B8;s=w0,f/;q=2" 1
-        FlushJoinsRunningCommit "g=B8;s=w0,f,w4,f/;q=2" 3
-        FloorNotRaised "g=-;s=w3+2,w8+4/w0,f" 0
-        FloorNotReplayed "g=-;s=w8+4,w3+2/w0,f" 0
-        FloorNotInHeader "g=-;s=w0/w0,f" 0
-        AllFreeIsZero "g=u;s=w0/w0,f" 0
-        DirtyChunkNotZeroed "g=u;s=w0/w0,f" 0
-        ZeroedCountsAsExempt "g=u;s=w0/w0,f" 0
-        FailedChunkStaysFresh "g=-;s=w1,w4,f/;i=0w0+" 0
-        SharedChunkGivenBack "g=-;s=w0,w1,w4,f/;q=2;i=0w0+" 1
-        GrowthNotFlushed "g=B8g;s=w0/w0,f" 0
-        CheckpointPagesNotFlushed "g=-;s=w0,o/w0,f" 0
-        SpaceFreedEarly "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
-        OneDirtySet "g=B8;s=w0,f,k1,w4,f,k/" 0
-        CutAtEnd "g=B8j4;s=w0,f,k/w0,f;q=2" 1
-        CutOffByOne "g=-;s=w0,k,f/w0,f/w4,f" 0
-        StageLivePages "g=B8j4;s=w0,w4,w8/w0,f;q=2" 1
-        NoRoomCheck "g=c2j4;s=w0,f,w2,f,w4,f,w6,f,w8,f,w10,f/;q=2" 1
-        NoBurning "g=-;s=w0,f/w0,f;T=1" 0
-        BurnReplayedOnly "g=v64bcV64;s=w0+50,f/w0,f" 0
-        SeqIgnored "g=-;s=w0,f/w0,f;T=1" 0
-        CrcIgnored "g=-;s=w0/w0,f;T=1" 0
-        StableSeqEarly "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
-        RecoveryWithoutFirstFlush "g=DB8d;s=w0,f,x,w0,f/;q=2" 1
-        RecoveryPagesNotFlushed "g=-;s=w0,f/w0,f" 0
-        RecoveryHeaderNotFlushed "g=-;s=w0/w0,f" 0
-        RecoveryWithoutPages "g=-;s=w0,f/w0,f" 0
-        OneHeaderSlot "g=-;s=w0/w0,f" 0
-        NewerSlotOverwritten "g=-;s=w0/w0,f" 0
-        OverlapIgnored "g=B8;s=w0,w1/;q=2" 1
-        ZeroOverlapIgnored "g=B8;s=w0,z0+2/;q=2" 1
-        PartialBlockZeroFilled "g=B8;s=w0/" 0
-        NoPoison "g=-;s=w0,f,w4,f/;i=0f0" 0
-        FuaWithoutMapping "g=B8;s=W5/" 0
-        ChecksumsInPlace "g=B4;s=w4,f,k/w0,f;T=3" 0
-        ZeroBitWithoutZeros "g=B8;s=w0,f,w2+2/z2+2,f" 0
-        EagerNotExempt "g=B8E;s=w0/" 0
-        EagerDurableOnCompletion "g=dE;s=w0,f/" 0
-        EagerFailureGivesBack "g=E;s=w0,w4,f/;i=0w1+" 0
-        EagerNotCoveredByFua "g=dE;s=w0,W0/" 0
-        EagerFlushesDataOnly "g=dE;s=w0,f/" 0
-        EagerGapUnflagged "g=E;s=w0,w4,f/" 0
-        FlushBesideEager "g=E;s=w0,w1,f/;q=3" 3
-        SealedAfterDataFlush "g=B8;s=w0,f,w4,f/;q=2" 3
-        StageSealedPages "g=B8j4;s=w0,w4,w8/w0,f;q=2" 1
-        GapRuleWithoutIndex "g=v64bcV64;s=w0+50,f/" 0
-        SplitAndLastIgnored "g=B8;s=w0,f/" 0
-        SplitAndNoBurning "g=B8;s=w0,f/w4,f/" 0
-        ReplayPastGap "g=v64bcV64;s=w0+50,f/" 0
-        AcknowledgedBesideFailedFlush "g=t0;s=w0,f,f/;q=3;i=0f0" 1
-        FailedPageIgnored "g=-;p=w0,f;s=k,w0,f/;i=0w0" 0
-        FailedHeaderIgnored "g=-;p=w0,f;s=k,w0,f/;i=0w2" 0
-        FailedGrowthFlushIgnored "g=gs0;s=w0,f/;i=0f0" 0
-        PartErrorOverwritten "g=-;p=w4,w0,f;s=w0+8/;i=0w0" 0
-        FailedRecoveryFlushIgnored "g=-;p=w0,f;s=x/;i=0f0" 0
-        RecoveryDataNotFlushed "g=ds0g;s=w0,x/;q=2" 1
-        FailedSlotLeaked "g=-;s=w0,o/;i=0w0" 0
-        FailedReservationLeaked "g=s0;s=w0,w0+4,w4+4,w8+4,w12+4/;i=0w0" 0
-        UnreadableUnitFails "g=-;s=w0,f/;T=2" 0
-        LastCommitTrusted "g=B8;s=w0,f/;T=5" 0
-        NewerSlotTrusted "g=-;s=w0/w0,f;T=5" 0
-        RewriteNotFlushed "g=-;s=w0,f,k/w0,f;T=5" 0
-        BitsRecordedTwice "g=B8;s=w0,f,w2,f/" 0
-        SumsAheadOfTheCut "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
-        BitBeforeEntry "g=DB8;s=w0,f/" 0
-        EntryNotFlushedBeforeBit "g=DB8;s=w0,f/" 0
-    }
-
-    /// Looks for one bug, where it is known to show and then everywhere.
-    ///
-    /// # Errors
-    /// If a ground is no legal case.
-    pub fn hunt(known: &Known, states_max: u64) -> Result<Searched, String> {
-        set(Some(known.bug));
-        let mut last = search(&known.ground, states_max);
-        for ground in GROUNDS {
-            if !matches!(&last, Ok(Searched { found: None, .. })) {
-                break;
-            }
-            last = search(ground, states_max);
+pub fn hunt(known: &Known, states_max: u64) -> Result<Searched, String> {
+    fvd::seeded::set(Some(known.bug));
+    let mut last = search(&known.ground, states_max);
+    for ground in GROUNDS {
+        if !matches!(&last, Ok(Searched { found: None, .. })) {
+            break;
         }
-        set(None);
-        last
+        last = search(ground, states_max);
     }
+    fvd::seeded::set(None);
+    last
 }

@@ -9,6 +9,7 @@ use fvd::device::OpKind;
 use fvd_sim::campaign::row::Row;
 use fvd_sim::driver::Fvd;
 use fvd_sim::explore::{Explorer, Limits};
+use fvd_sim::hunt::{ALL, search};
 
 /// Runs a row with few of the outcomes of each crash.
 fn run(row: Row) {
@@ -112,5 +113,15 @@ fn long_random_lives() {
         ("g=v64B40t0D2;s=/w0,f;q=4", 2, 200),
     ] {
         run(Row::random("", line, count, steps));
+    }
+}
+
+#[test]
+fn where_seeded_bugs_are_known_to_show() {
+    for known in ALL {
+        let searched = search(&known.ground, 2_000).expect("a legal case");
+        if let Some(found) = searched.found {
+            panic!("{}: {found}", known.name);
+        }
     }
 }

@@ -1,0 +1,214 @@
+//! What a failed request leaves behind: nothing that others miss, and nothing that is not theirs.
+
+mod common;
+
+use common::gate::Gate;
+use common::{BLOCK_BYTES, CHUNK_BYTES, Client, Setup, result_of};
+use fvd::Disk;
+use fvd::buffer::Op;
+use fvd::create::CREATE_ARENA_BYTES;
+use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Ram};
+use fvd::format::{StoreChoice, plan_layout};
+use fvd::stores::One;
+use fvd::units::Instant;
+
+struct Bench {
+    disk: Disk<One<Gate>>,
+    client: Client,
+    data_offset: u64,
+}
+
+/// A disk of 64 chunks on a store that has room for fewer.
+fn thin(chunks: u64) -> Bench {
+    let setup = Setup {
+        table: true,
+        base_bytes: 0,
+        external: false,
+        used: false,
+    };
+    let data_offset = setup.header().core.data_offset;
+    let device_bytes = data_offset + chunks * CHUNK_BYTES;
+    let mut params = setup.params();
+    params.store = StoreChoice::FixedZeroed { device_bytes };
+    let header = plan_layout(&params).expect("legal");
+    let ram = Ram::new(common::bytes(device_bytes as usize, 0));
+    let arena = common::memory(CREATE_ARENA_BYTES);
+    let created = fvd::blocking::create(ram, header, true, arena, common::idle());
+    created.result.expect("created");
+    Bench {
+        disk: common::open(One(Gate::new(created.device)), common::options()),
+        client: Client::new(8),
+        data_offset,
+    }
+}
+
+impl Bench {
+    fn gate(&mut self) -> &mut Gate {
+        &mut self.disk.stores_mut().0
+    }
+
+    fn submit(&mut self, offset: u64, value: u8) {
+        let (_, lease) = common::lend(512, value);
+        let op = self.client.data_op(OpKind::Write, offset, lease, 0);
+        assert!(self.disk.submit(op).is_ok());
+    }
+
+    fn finish(&mut self) -> Result<(), DeviceError> {
+        for turn in 0..10_000 {
+            if let Some(op) = self.disk.poll(Instant::from_micros(turn)) {
+                return self.end(op);
+            }
+        }
+        panic!("a request that never finishes");
+    }
+
+    fn end(&mut self, mut op: Op) -> Result<(), DeviceError> {
+        while op.pop().is_some() {}
+        let result = result_of(&op);
+        self.client.put(op);
+        result
+    }
+
+    fn write(&mut self, offset: u64, value: u8) -> Result<(), DeviceError> {
+        self.submit(offset, value);
+        self.finish()
+    }
+
+    fn hold_writes(&mut self) {
+        self.gate().holds = |head| head.kind == OpKind::Write;
+    }
+
+    /// Sends writes that stay on the device.
+    fn held(&mut self, offsets: &[u64]) {
+        self.hold_writes();
+        for (value, offset) in (1..).zip(offsets) {
+            self.submit(*offset, value);
+            assert!(self.disk.poll(Instant::ZERO).is_none());
+        }
+        assert_eq!(self.gate().held.len(), offsets.len());
+    }
+
+    /// Fails the oldest operation that is held.
+    fn fail(&mut self) {
+        let mut op = self.gate().held.remove(0);
+        op.complete(Err(DeviceError::Io));
+        self.gate().forged.push(op);
+        assert_eq!(self.finish(), Err(DeviceError::Io));
+    }
+
+    fn store_chunk_of_last_write(&mut self) -> u64 {
+        let offset = self.data_offset;
+        let head = self
+            .gate()
+            .heads
+            .iter()
+            .rfind(|head| head.kind == OpKind::Write);
+        (head.expect("a write").offset - offset) / CHUNK_BYTES
+    }
+
+    fn byte(&mut self, offset: u64) -> u8 {
+        let (_, lease) = common::lend(512, 0xEE);
+        let op = self.client.data_op(OpKind::Read, offset, lease, 0);
+        assert!(self.disk.submit(op).is_ok());
+        for turn in 0..1000 {
+            if let Some(op) = self.disk.poll(Instant::from_micros(turn)) {
+                let mut byte = [0];
+                op.copy_out(0, &mut byte);
+                assert_eq!(self.end(op), Ok(()));
+                return byte[0];
+            }
+        }
+        panic!("a read that never finishes");
+    }
+}
+
+#[test]
+fn the_chunk_of_a_write_that_failed_is_there_for_the_next() {
+    let mut bench = thin(2);
+    for chunk in 0..10 {
+        bench.held(&[chunk * CHUNK_BYTES]);
+        bench.fail();
+        bench.gate().open();
+    }
+    assert_eq!(bench.write(0, 1), Ok(()));
+    assert_eq!(bench.write(CHUNK_BYTES, 2), Ok(()));
+    assert_eq!(bench.write(2 * CHUNK_BYTES, 3), Err(DeviceError::NoSpace));
+    assert_eq!((bench.byte(0), bench.byte(CHUNK_BYTES)), (1, 2));
+    assert_eq!(bench.byte(512), 0, "of a chunk that was used before");
+    common::close(bench.disk);
+}
+
+#[test]
+fn a_chunk_that_another_write_is_on_its_way_to_is_nobody_elses() {
+    let mut bench = thin(2);
+    bench.held(&[0, BLOCK_BYTES]);
+    bench.fail();
+    let shared = bench.store_chunk_of_last_write();
+    bench.gate().holds = |_| false;
+    assert_eq!(bench.write(CHUNK_BYTES, 7), Ok(()));
+    assert_ne!(bench.store_chunk_of_last_write(), shared);
+    assert_eq!(bench.write(2 * CHUNK_BYTES, 8), Err(DeviceError::NoSpace));
+    bench.gate().open();
+    assert_eq!(bench.finish(), Ok(()));
+    assert_eq!((bench.byte(BLOCK_BYTES), bench.byte(CHUNK_BYTES)), (2, 7));
+    common::close(bench.disk);
+}
+
+#[test]
+fn a_chunk_goes_back_once_when_all_writes_to_it_failed() {
+    let mut bench = thin(1);
+    bench.held(&[0, BLOCK_BYTES, 2 * BLOCK_BYTES]);
+    for _ in 0..3 {
+        bench.fail();
+    }
+    bench.gate().open();
+    assert_eq!(bench.write(CHUNK_BYTES, 5), Ok(()));
+    assert_eq!(bench.write(0, 6), Err(DeviceError::NoSpace));
+    assert_eq!((bench.byte(0), bench.byte(CHUNK_BYTES)), (0, 5));
+    common::close(bench.disk);
+}
+
+#[test]
+fn a_fua_write_of_a_durable_mapping_needs_one_flush_whoever_else_changes_the_chunk() {
+    let setup = Setup {
+        table: true,
+        base_bytes: common::DISK_BYTES,
+        external: false,
+        used: false,
+    };
+    let stores = fvd::stores::WithBase::new(One(Gate::new(setup.devices().0)), setup.base());
+    let mut disk = common::open(stores, common::options());
+    let mut client = Client::new(4);
+    let finish = |disk: &mut Disk<_>| {
+        for turn in 0..10_000 {
+            if let Some(op) = disk.poll(Instant::from_micros(turn)) {
+                assert_eq!(result_of(&op), Ok(()));
+                return;
+            }
+        }
+        panic!("a request that never finishes");
+    };
+    let mut block = |block: u64, flags| {
+        let len = BLOCK_BYTES;
+        let mut op = client.op(OpKind::Write, flags, block * len, len, 0);
+        op.push(common::lend(len as usize, 9).1).expect("room");
+        op
+    };
+    assert!(disk.submit(block(0, OpFlags::FUA)).is_ok());
+    finish(&mut disk);
+    // A write of another block is on its way, and will change the mapping when it ends.
+    disk.stores_mut().parts_mut().0.0.holds = |head| head.kind == OpKind::Write;
+    assert!(disk.submit(block(1, OpFlags::NONE)).is_ok());
+    assert!(disk.poll(Instant::ZERO).is_none());
+    let gate = &mut disk.stores_mut().parts_mut().0.0;
+    gate.holds = |_| false;
+    gate.heads.clear();
+    assert!(disk.submit(block(0, OpFlags::FUA)).is_ok());
+    finish(&mut disk);
+    let gate = &mut disk.stores_mut().parts_mut().0.0;
+    let kinds: Vec<OpKind> = gate.heads.iter().map(|head| head.kind).collect();
+    assert_eq!(kinds, [OpKind::Write, OpKind::Flush]);
+    gate.open();
+    finish(&mut disk);
+    common::close(disk);
+}
