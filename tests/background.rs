@@ -3,10 +3,11 @@
 
 mod common;
 
+use common::gate::Gate;
 use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Rng, Setup, result_of};
 use fvd::device::{BlockDevice, Counting, Counts, OpFlags, OpKind, Ram, When};
 use fvd::open::OpenOptions;
-use fvd::stores::{Two, WithBase};
+use fvd::stores::{One, Two, WithBase};
 use fvd::units::Instant;
 use fvd::{Disk, Stats};
 
@@ -246,4 +247,62 @@ fn a_request_that_one_run_covers_goes_on_in_its_own_op() {
     bench.run(OpKind::Read, BLOCK_BYTES, 2 * BLOCK_BYTES);
     assert_eq!(bench.disk.stats().forwarded, after.forwarded);
     assert_eq!(bench.disk.stats().parts, after.parts + 2);
+}
+
+#[test]
+fn an_image_without_a_table_has_no_floor_to_raise() {
+    let setup = Setup {
+        table: false,
+        external: false,
+        ..OVERLAY
+    };
+    let stores = WithBase::new(One(setup.devices().0), setup.base());
+    let mut disk = common::open(stores, common::options());
+    let floor = setup.header().zero_floor_chunk;
+    assert_eq!(disk.header().zero_floor_chunk, floor, "after opening");
+    disk.request_checkpoint();
+    for turn in 0..20 {
+        assert!(disk.poll(Instant::from_micros(turn)).is_none());
+    }
+    assert_eq!(disk.header().zero_floor_chunk, floor);
+    let stores = common::close(disk);
+    let disk = common::open(stores, common::options());
+    assert_eq!(disk.header().zero_floor_chunk, floor);
+}
+
+#[test]
+fn commits_go_on_beside_a_checkpoint_until_the_last_unit_is_used() {
+    let setup = Setup {
+        external: false,
+        ..OVERLAY
+    };
+    let stores = WithBase::new(One(Gate::new(setup.devices().0)), setup.base());
+    let mut disk = common::open(stores, common::options());
+    let mut client = Client::new(2);
+    // The header that would free them never gets written.
+    disk.stores_mut().parts_mut().0.0.holds =
+        |head| head.kind == OpKind::Write && head.offset < 8192;
+    let opened = disk.stats().journal_units;
+    for turn in 0..=UNITS {
+        let mut op = client.op(
+            OpKind::Write,
+            OpFlags::FUA,
+            turn * CHUNK_BYTES,
+            BLOCK_BYTES,
+            0,
+        );
+        op.push(common::lend(BLOCK_BYTES as usize, 1).1)
+            .expect("room");
+        assert!(disk.submit(op).is_ok());
+        let done = (0..200).find_map(|turn| disk.poll(Instant::from_micros(turn)));
+        assert_eq!(done.is_some(), turn < UNITS, "unit {turn}");
+        assert_eq!(disk.stats().journal_units - opened, (turn + 1).min(UNITS));
+        if let Some(mut op) = done {
+            while op.pop().is_some() {}
+            client.put(op);
+        }
+    }
+    disk.stores_mut().parts_mut().0.0.open();
+    assert!((0..200).any(|turn| disk.poll(Instant::from_micros(turn)).is_some()));
+    common::close(disk);
 }

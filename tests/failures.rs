@@ -9,6 +9,7 @@ use fvd::buffer::Op;
 use fvd::create::CREATE_ARENA_BYTES;
 use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Ram};
 use fvd::format::{StoreChoice, plan_layout};
+use fvd::open::OpenOptions;
 use fvd::stores::One;
 use fvd::units::Instant;
 
@@ -20,6 +21,10 @@ struct Bench {
 
 /// A disk of 64 chunks on a store that has room for fewer.
 fn thin(chunks: u64) -> Bench {
+    thin_with(chunks, common::options())
+}
+
+fn thin_with(chunks: u64, options: OpenOptions) -> Bench {
     let setup = Setup {
         table: true,
         base_bytes: 0,
@@ -36,7 +41,7 @@ fn thin(chunks: u64) -> Bench {
     let created = fvd::blocking::create(ram, header, true, arena, common::idle());
     created.result.expect("created");
     Bench {
-        disk: common::open(One(Gate::new(created.device)), common::options()),
+        disk: common::open(One(Gate::new(created.device)), options),
         client: Client::new(8),
         data_offset,
     }
@@ -74,13 +79,22 @@ impl Bench {
         self.finish()
     }
 
-    fn hold_writes(&mut self) {
-        self.gate().holds = |head| head.kind == OpKind::Write;
+    fn flush(&mut self) {
+        let op = self.client.op(OpKind::Flush, OpFlags::NONE, 0, 0, 0);
+        assert!(self.disk.submit(op).is_ok());
+        assert_eq!(self.finish(), Ok(()));
+    }
+
+    fn fua(&mut self, offset: u64) {
+        let mut op = self.client.op(OpKind::Write, OpFlags::FUA, offset, 512, 0);
+        op.push(common::lend(512, 4).1).expect("room");
+        assert!(self.disk.submit(op).is_ok());
+        assert_eq!(self.finish(), Ok(()));
     }
 
     /// Sends writes that stay on the device.
     fn held(&mut self, offsets: &[u64]) {
-        self.hold_writes();
+        self.gate().holds = |head| head.kind == OpKind::Write;
         for (value, offset) in (1..).zip(offsets) {
             self.submit(*offset, value);
             assert!(self.disk.poll(Instant::ZERO).is_none());
@@ -169,6 +183,110 @@ fn a_chunk_goes_back_once_when_all_writes_to_it_failed() {
 }
 
 #[test]
+fn what_a_failed_write_may_have_left_in_a_chunk_is_flushed_before_its_mapping() {
+    for fails in [false, true] {
+        let mut bench = thin(2);
+        bench.held(&[0, BLOCK_BYTES]);
+        if fails {
+            bench.fail();
+            bench.gate().open();
+        } else {
+            bench.gate().open();
+            assert_eq!(bench.finish(), Ok(()));
+        }
+        assert_eq!(bench.finish(), Ok(()));
+        bench.flush();
+        assert_eq!(bench.disk.stats().strict_commits, u64::from(fails));
+        common::close(bench.disk);
+    }
+}
+
+/// Every first write sends its journal unit along.
+const EAGER: u8 = 0;
+
+#[test]
+fn a_mapping_that_recovery_may_find_stands_although_its_data_failed() {
+    let mut bench = thin_with(2, options(EAGER));
+    let start = bench.data_offset;
+    bench.gate().holds = |head| head.kind == OpKind::Write && head.len == 512;
+    bench.submit(0, 1);
+    assert!(bench.disk.poll(Instant::ZERO).is_none());
+    assert_eq!(bench.disk.stats().eager_units, 1);
+    // The unit is as long as the data.
+    let gate = bench.gate();
+    let data = gate.held.iter().position(|op| op.offset() >= start);
+    let mut op = gate.held.remove(data.expect("sent"));
+    op.complete(Err(DeviceError::Io));
+    gate.forged.push(op);
+    gate.open();
+    assert_eq!(bench.finish(), Err(DeviceError::Io));
+    assert_eq!(bench.write(CHUNK_BYTES, 2), Ok(()));
+    assert_eq!(bench.write(2 * CHUNK_BYTES, 3), Err(DeviceError::NoSpace));
+    assert_eq!(bench.write(0, 4), Ok(()), "the chunk is its own");
+    common::close(bench.disk);
+}
+
+#[test]
+fn a_fua_write_waits_for_its_mapping_whoever_sent_it() {
+    let mut bench = thin_with(4, options(255));
+    bench.fua(0);
+    assert_eq!(bench.disk.stats().commits, 1);
+    bench.fua(0);
+    assert_eq!(bench.disk.stats().commits, 1, "durable already");
+    assert_eq!(bench.write(CHUNK_BYTES, 2), Ok(()));
+    bench.fua(CHUNK_BYTES + BLOCK_BYTES);
+    assert_eq!(bench.disk.stats().commits, 2);
+    common::close(bench.disk);
+    let mut bench = thin_with(4, options(EAGER));
+    assert_eq!(bench.write(0, 1), Ok(()));
+    assert_eq!(bench.disk.stats().eager_units, 1);
+    assert_eq!(bench.disk.stats().commits, 0);
+    bench.fua(0);
+    assert_eq!(bench.disk.stats().commits, 1, "a unit that is not flushed");
+    common::close(bench.disk);
+}
+
+#[test]
+fn a_chunk_that_another_write_is_on_its_way_to_gets_no_eager_unit() {
+    let mut bench = thin_with(4, options(EAGER));
+    assert_eq!(bench.write(0, 1), Ok(()));
+    // While a flush is under way nobody is eager.
+    bench.gate().holds = |head| head.kind == OpKind::Flush || head.len == 512;
+    let flush = bench.client.op(OpKind::Flush, OpFlags::NONE, 0, 0, 0);
+    assert!(bench.disk.submit(flush).is_ok());
+    assert!(bench.disk.poll(Instant::ZERO).is_none());
+    bench.submit(CHUNK_BYTES, 2);
+    assert!(bench.disk.poll(Instant::ZERO).is_none());
+    let gate = bench.gate();
+    let flush = gate.held.remove(0);
+    assert_eq!((flush.kind(), gate.held.len()), (OpKind::Flush, 1));
+    gate.holds = |head| head.kind == OpKind::Write && head.len == 512;
+    assert!(gate.submit(flush).is_ok());
+    assert_eq!(bench.finish(), Ok(()));
+    bench.submit(CHUNK_BYTES + BLOCK_BYTES, 3);
+    assert!(bench.disk.poll(Instant::ZERO).is_none());
+    assert_eq!(bench.disk.stats().eager_units, 1);
+    bench.gate().open();
+    for _ in 0..2 {
+        assert_eq!(bench.finish(), Ok(()));
+    }
+    // The chunk to itself.
+    assert_eq!(bench.write(2 * CHUNK_BYTES, 4), Ok(()));
+    assert_eq!(bench.disk.stats().eager_units, 1, "others are unsaved");
+    bench.flush();
+    assert_eq!(bench.write(3 * CHUNK_BYTES, 5), Ok(()));
+    assert_eq!(bench.disk.stats().eager_units, 2);
+    common::close(bench.disk);
+}
+
+fn options(eager_after_flushes: u8) -> OpenOptions {
+    OpenOptions {
+        eager_after_flushes,
+        ..common::options()
+    }
+}
+
+#[test]
 fn a_fua_write_of_a_durable_mapping_needs_one_flush_whoever_else_changes_the_chunk() {
     let setup = Setup {
         table: true,
@@ -209,6 +327,7 @@ fn a_fua_write_of_a_durable_mapping_needs_one_flush_whoever_else_changes_the_chu
     let kinds: Vec<OpKind> = gate.heads.iter().map(|head| head.kind).collect();
     assert_eq!(kinds, [OpKind::Write, OpKind::Flush]);
     gate.open();
+    assert_eq!(disk.stats().commits, 1, "the first");
     finish(&mut disk);
     common::close(disk);
 }

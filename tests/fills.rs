@@ -175,3 +175,30 @@ fn zeros_end_with_their_chunk_and_unmap_nothing_that_will_be_written() {
     let zeroed = zeros(setup.devices().0.with_write_zeroes(), 12 << 10);
     assert_eq!(zeroed, [part(0, 16)]);
 }
+
+#[test]
+fn data_follows_the_zeros_of_its_chunk() {
+    let setup = Setup {
+        used: true,
+        base_bytes: 0,
+        ..SETUP
+    };
+    let mut disk = common::open(One(Gate::new(setup.devices().0)), common::options());
+    let mut client = Client::new(1);
+    disk.stores_mut().0.holds = |head| head.kind == OpKind::Write;
+    let op = write(&mut client, 512, 512, 0);
+    assert!(disk.submit(op).is_ok());
+    assert!(poll(&mut disk).is_empty());
+    let lengths = |disk: &Disk<One<Gate>>| {
+        let held = disk.stores().0.held.iter();
+        held.map(Op::len).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(&disk), [CHUNK_BYTES]);
+    disk.stores_mut().0.open();
+    disk.stores_mut().0.holds = |head| head.kind == OpKind::Write;
+    assert!(poll(&mut disk).is_empty());
+    assert_eq!(lengths(&disk), [512]);
+    disk.stores_mut().0.open();
+    assert_eq!(poll(&mut disk).len(), 1);
+    common::close(disk);
+}

@@ -4,6 +4,7 @@ mod common;
 
 use core::num::NonZeroU64;
 
+use common::gate::Gate;
 use common::{CHUNK_BYTES, Client, Setup, result_of};
 use fvd::Disk;
 use fvd::buffer::Op;
@@ -20,7 +21,7 @@ const ANY: u64 = 1 << 30;
 
 /// A device that begins small.
 struct Growing {
-    inner: Ram,
+    inner: Gate,
     capacity: u64,
     /// Chunks that fit at most, behind the metadata.
     max_bytes: u64,
@@ -44,8 +45,8 @@ enum Mood {
     Waits,
     /// Answers in another op.
     Swaps,
-    /// Grows, and fails every flush from then on.
-    LosesFlushes,
+    /// Grows, and fails the next flush.
+    LosesFlush,
 }
 
 impl BlockDevice for Growing {
@@ -62,11 +63,12 @@ impl BlockDevice for Growing {
     }
 
     fn submit(&mut self, mut op: Op) -> Result<(), Op> {
-        let fails = self.mood == Mood::LosesFlushes && op.kind() == OpKind::Flush;
+        let fails = self.mood == Mood::LosesFlush && op.kind() == OpKind::Flush;
         if op.kind() != OpKind::Grow && !fails {
             return self.inner.submit(op);
         }
         if fails {
+            self.mood = Mood::Grows;
             op.complete(Err(DeviceError::Io));
         } else if self.mood == Mood::Refuses {
             op.complete(Err(DeviceError::NoSpace));
@@ -123,7 +125,7 @@ fn bench(max_chunks: u64) -> Bench {
     let header = plan_layout(&params).expect("legal");
     let data_offset = header.core.data_offset;
     let device = Growing {
-        inner: Ram::new(common::bytes(4 << 20, 0)),
+        inner: Gate::new(Ram::new(common::bytes(4 << 20, 0))),
         capacity: header.store_bytes,
         max_bytes: data_offset + max_chunks * CHUNK_BYTES,
         mood: Mood::Grows,
@@ -314,7 +316,7 @@ fn a_growth_whose_flush_failed_ends_all_writing() {
     let first = bench.fill();
     bench.flush();
     let recorded = bench.disk.header().store_bytes;
-    bench.device().mood = Mood::LosesFlushes;
+    bench.device().mood = Mood::LosesFlush;
     assert_eq!(bench.write(first, 1), Err(DeviceError::Poisoned));
     assert!(bench.disk.is_poisoned());
     assert_eq!(bench.disk.header().store_bytes, recorded);
@@ -329,4 +331,26 @@ fn an_answer_in_another_op_ends_all_writing() {
     bench.device().other = Some(other);
     assert_eq!(bench.write(first, 1), Err(DeviceError::Poisoned));
     assert!(bench.disk.is_poisoned());
+}
+
+#[test]
+fn a_checkpoint_that_began_before_a_growth_does_not_forget_it() {
+    let mut bench = bench(ANY);
+    let first = bench.fill();
+    bench.flush();
+    // The header of the checkpoint, in one of two slots.
+    bench.device().inner.holds = |head| head.kind == OpKind::Write && head.offset < 8192;
+    bench.disk.request_checkpoint();
+    for turn in 0..20 {
+        assert!(bench.disk.poll(Instant::from_micros(turn)).is_none());
+    }
+    assert_eq!(bench.device().inner.held.len(), 1);
+    assert_eq!(bench.write(first, 1), Ok(()));
+    bench.flush();
+    assert_eq!(bench.disk.stats().growths, 1);
+    bench.device().inner.open();
+    for turn in 0..20 {
+        assert!(bench.disk.poll(Instant::from_micros(turn)).is_none());
+    }
+    bench.expect_recorded();
 }

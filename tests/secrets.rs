@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{CHUNK_BYTES, DISK_BYTES, Rng, SECRET, Setup};
+use common::{BLOCK_BYTES, CHUNK_BYTES, DISK_BYTES, Rng, SECRET, Setup};
 use fvd::blocking::Blocking;
 use fvd::device::{BlockDevice, Ram};
-use fvd::stores::{One, Two};
+use fvd::stores::{One, Stores, Two, WithBase};
 
 /// Reads all and insists that no byte of the secret is in it. Guests write values below it only.
 fn read_all(
@@ -21,22 +21,30 @@ fn read_all(
 fn a_fixed_device_full_of_secrets_never_shows_one() {
     for external in [false, true] {
         for zeroes in [false, true] {
-            let setup = Setup {
-                table: true,
-                base_bytes: 0,
-                external,
-                used: true,
-            };
-            let (metadata, data) = setup.devices();
-            let with = |ram: Ram| if zeroes { ram.with_write_zeroes() } else { ram };
-            match data {
-                None => probe_for_leaks(common::open(One(with(metadata)), common::options())),
-                Some(data) => {
-                    let stores = Two::new(metadata, with(data));
-                    probe_for_leaks(common::open(stores, common::options()));
+            for base_bytes in [0, DISK_BYTES / 2 + 1536] {
+                let setup = Setup {
+                    table: true,
+                    base_bytes,
+                    external,
+                    used: true,
+                };
+                let (metadata, data) = setup.devices();
+                let with = |ram: Ram| if zeroes { ram.with_write_zeroes() } else { ram };
+                match data {
+                    None => probe(&setup, One(with(metadata))),
+                    Some(data) => probe(&setup, Two::new(metadata, with(data))),
                 }
             }
         }
+    }
+}
+
+fn probe<S: Stores>(setup: &Setup, stores: S) {
+    if setup.base_bytes == 0 {
+        probe_for_leaks(common::open(stores, common::options()));
+    } else {
+        let stores = WithBase::new(stores, setup.base());
+        probe_for_leaks(common::open(stores, common::options()));
     }
 }
 
@@ -46,8 +54,14 @@ fn probe_for_leaks(disk: impl BlockDevice) {
     read_all(&mut disk);
     let mut rng = Rng(77);
     for turn in 0..400 {
-        let sectors = 1 + rng.below(if turn % 9 == 0 { 80 } else { 6 });
-        let offset = rng.below(DISK_BYTES / 512 - sectors) * 512;
+        // A third of them are whole blocks.
+        let grain = if rng.below(3) == 0 {
+            BLOCK_BYTES / 512
+        } else {
+            1
+        };
+        let sectors = grain * (1 + rng.below(if turn % 9 == 0 { 80 / grain } else { 6 }));
+        let offset = rng.below((DISK_BYTES / 512 - sectors) / grain) * grain * 512;
         match rng.below(6) {
             0 => disk.write_zeroes_at(offset, sectors * 512).expect("zeroes"),
             1 => disk.discard_at(offset, sectors * 512).expect("discards"),

@@ -183,7 +183,7 @@ impl<S: Stores> Disk<S> {
 
     /// The record of size and floor, if the next commit should carry one.
     fn store_record_due(&self) -> Option<StoreRecord> {
-        if self.journal.units == 0 || !self.map.has_table {
+        if !self.map.has_table {
             return None;
         }
         let bytes = self.journal.grown_to.max(self.journal.header.store_bytes);

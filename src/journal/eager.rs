@@ -23,7 +23,7 @@ use crate::device::{DeviceError, OpKind, Status};
 use crate::engine::{Disk, Purpose, Tag};
 use crate::format::journal::UnitFlags;
 use crate::format::table::TableEntry;
-use crate::meta::{Mapping, Pending};
+use crate::meta::Mapping;
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::{ChunkIndex, StoreChunk};
@@ -35,7 +35,6 @@ use super::commit::keeps_zeros;
 pub(crate) struct Eager {
     /// Its entry in the table of pending mappings.
     entry: u16,
-    chunk: ChunkIndex,
     /// Whether its write has not come home yet.
     pub(crate) in_flight: bool,
 }
@@ -50,8 +49,8 @@ impl<S: Stores> Disk<S> {
             return;
         };
         entry.seal(target);
-        let told = entry.told;
-        let record = self.map.record(eager.chunk, told, target);
+        let (chunk, told) = (ChunkIndex(entry.chunk), entry.told);
+        let record = self.map.record(chunk, told, target);
         let offset = self.journal.unit_offset(self.journal.next_seq);
         let put = self.journal.put_unit(0, |writer| UnitFlags {
             last: writer.push_map(&record),
@@ -109,7 +108,6 @@ impl<S: Stores> Disk<S> {
         let exempt = keeps_zeros(entry, &target) || bug(Bug::EagerNotExempt);
         let eager = Eager {
             entry: at,
-            chunk,
             in_flight: true,
         };
         exempt.then_some((eager, target))
@@ -150,10 +148,10 @@ impl<S: Stores> Disk<S> {
         let Some(eager) = self.journal.eager.take() else {
             return;
         };
-        // If the mapping changed once more, the commit has settled the newer value already.
-        let waits = |entry: &&Pending| entry.sealed && entry.chunk == eager.chunk.0;
+        // If the mapping changed once more, this very commit has settled the newer value already, and
+        // nothing else was sealed since.
         let entry = self.map.pending.get(eager.entry);
-        if entry.filter(waits).is_some() {
+        if entry.is_some_and(|entry| entry.sealed) {
             self.map.settle(eager.entry);
         }
     }

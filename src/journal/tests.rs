@@ -107,6 +107,13 @@ fn bytes_of(unit: &Unit) -> Vec<u8> {
 
 /// Replays a journal that holds these units, each in its place, and nothing else.
 fn replay_on(header: &Header, units: &[Unit]) -> Result<(Replay, Map), FormatError> {
+    let (replay, map, errors) = look_on(header, units);
+    errors.into_iter().next().map_or(Ok((replay, map)), Err)
+}
+
+/// The same, like who only looks: what is refused ends the run.
+fn look_on(header: &Header, units: &[Unit]) -> (Replay, Map, Vec<FormatError>) {
+    let mut errors = Vec::new();
     let mut arena = Arena::new(arena_memory(1 << 20)).expect("aligned");
     let lease = arena.carve_lease(PAGE_BYTES as u32).expect("room");
     let mut ops = OpPool::carve(&mut arena, 1).expect("room");
@@ -122,9 +129,13 @@ fn replay_on(header: &Header, units: &[Unit]) -> Result<(Replay, Map), FormatErr
         if let Some(unit) = units.iter().find(|unit| unit.seq % UNITS == slot) {
             page[..UNIT].copy_from_slice(&bytes_of(unit));
         }
-        replay.take_unit(slot, &mut page, &mut aside, &mut map, header)?;
+        let taken = replay.take_unit(slot, &mut page, &mut aside, &mut map, header);
+        if let Err(error) = taken {
+            replay.stop();
+            errors.push(error);
+        }
     }
-    Ok((replay, map))
+    (replay, map, errors)
 }
 
 fn replay(units: &[Unit]) -> Result<(Replay, Map), FormatError> {
@@ -314,4 +325,24 @@ fn sequence_numbers_end_cleanly() {
     assert_eq!(first_seq(SEQ_MAX - UNITS), Ok(SEQ_MAX));
     let error = FormatError::corrupt(Field::StableSeq, SEQ_MAX - UNITS + 1);
     assert_eq!(first_seq(SEQ_MAX - UNITS + 1), Err(error));
+}
+
+#[test]
+fn who_only_looks_sees_a_refused_commit_once_and_nothing_behind_it() {
+    let header = header();
+    let chunks = header.shape().chunk_count();
+    let (replay, map, errors) = look_on(
+        &header,
+        &[
+            unit(STABLE, 0, true, &[maps(0, 5, 1)]),
+            unit(14, 0, false, &[maps(1, 6, 1)]),
+            unit(15, 1, true, &[maps(chunks, 7, 1)]),
+            hasty(16, &[maps(2, 8, 1)]),
+            hasty(17, &[maps(3, 9, 1)]),
+        ],
+    );
+    assert_eq!(errors.len(), 1);
+    // What came before the record that is refused was in the same commit.
+    assert_eq!(mapped(&map), [(0, 5, 1), (1, 6, 1)]);
+    assert_eq!(replay.records, 2);
 }
