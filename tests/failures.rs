@@ -215,6 +215,7 @@ fn a_mapping_that_recovery_may_find_stands_although_its_data_failed() {
     // The unit is as long as the data.
     let gate = bench.gate();
     let data = gate.held.iter().position(|op| op.offset() >= start);
+    assert_eq!(gate.held.len(), 2, "both at once");
     let mut op = gate.held.remove(data.expect("sent"));
     op.complete(Err(DeviceError::Io));
     gate.forged.push(op);

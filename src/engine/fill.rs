@@ -103,7 +103,8 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
-        if slot.outstanding != 0 {
+        // Without a copy to wait for, what is in flight is an eager unit, which data goes along with.
+        if needed != 0 && slot.outstanding != 0 {
             return Step::InFlight;
         }
         if slot.error.is_some() {
