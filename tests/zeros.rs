@@ -9,7 +9,7 @@ use fvd::blocking;
 use fvd::create::CREATE_ARENA_BYTES;
 use fvd::device::{OpKind, Ram};
 use fvd::format::table::{TableEntry, write_entry};
-use fvd::format::{CreateParams, Dialect, plan_layout};
+use fvd::format::{CreateParams, Dialect, Header, plan_layout};
 use fvd::stores::{One, WithBase};
 use fvd::units::{ChunkIndex, StoreChunk};
 
@@ -58,6 +58,27 @@ fn a_discard_of_the_base_sends_nothing() {
     common::close(guest.disk);
 }
 
+/// The bytes of an image of 2011, and its header.
+fn image_of_2011(setup: &Setup, block_bytes: u64) -> (&'static mut [u8], Header) {
+    let params = CreateParams {
+        dialect: Dialect::Spec2011,
+        block_bytes,
+        ..setup.params()
+    };
+    let header = plan_layout(&params).expect("legal");
+    let device = Ram::new(common::bytes(setup.device_bytes().0, 0));
+    let arena = common::memory(CREATE_ARENA_BYTES);
+    let created = blocking::create(device, header, true, arena, common::idle());
+    created.result.expect("created");
+    let image = created.device.into_memory();
+    (image.unwrap_or_else(|_| panic!("idle")), header)
+}
+
+fn open(setup: &Setup, image: &'static mut [u8]) -> Guest<WithBase<One<Gate>, Ram>> {
+    let stores = WithBase::new(One(Gate::new(Ram::new(image))), setup.base());
+    Guest::open(stores, options())
+}
+
 #[test]
 fn zeros_in_a_block_of_chunks_apart_from_each_other_leave_the_rest_of_the_base() {
     // Only images of 2011 have blocks that are longer than their chunks.
@@ -66,37 +87,42 @@ fn zeros_in_a_block_of_chunks_apart_from_each_other_leave_the_rest_of_the_base()
         external: false,
         ..OVER_BASE
     };
-    let header = plan_layout(&CreateParams {
-        dialect: Dialect::Spec2011,
-        block_bytes,
-        ..setup.params()
-    })
-    .expect("legal");
-    let device = Ram::new(common::bytes(setup.device_bytes().0, 0));
-    let arena = common::memory(CREATE_ARENA_BYTES);
-    let created = blocking::create(device, header, true, arena, common::idle());
-    created.result.expect("created");
-    let image = created
-        .device
-        .into_memory()
-        .unwrap_or_else(|_| panic!("idle"));
+    let (image, header) = image_of_2011(&setup, block_bytes);
     let table = &mut image[header.core.table.offset as usize..];
     for chunk in 0..4 {
         let entry = TableEntry::Chunk(StoreChunk(2 * chunk));
         assert!(write_entry(table, ChunkIndex(chunk), entry));
     }
-    let stores = WithBase::new(One(Gate::new(Ram::new(image))), setup.base());
-    let mut guest = Guest::open(stores, options());
+    let mut guest = open(&setup, image);
     let zeros = 512..block_bytes as usize - 1024;
     guest.run(OpKind::WriteZeroes, 512, zeros.len() as u64, 0);
     let after = guest.read(0, block_bytes);
     for (index, byte) in after.into_iter().enumerate() {
         let base = common::base_byte(index);
-        assert_eq!(
-            byte,
-            if zeros.contains(&index) { 0 } else { base },
-            "{index}"
-        );
+        let expected = if zeros.contains(&index) { 0 } else { base };
+        assert_eq!(byte, expected, "{index}");
     }
+    common::close(guest.disk);
+}
+
+#[test]
+fn zeros_that_start_behind_the_end_of_the_base_do_not_end_with_its_last_block() {
+    // In images of 2011 the bit of that block says nothing of what is behind the base.
+    let setup = Setup {
+        external: false,
+        base_bytes: DISK_BYTES / 2 + 1536,
+        ..OVER_BASE
+    };
+    let (image, _) = image_of_2011(&setup, BLOCK_BYTES);
+    let mut guest = open(&setup, image);
+    let last_chunk = DISK_BYTES / 2;
+    let next_chunk = last_chunk + CHUNK_BYTES;
+    guest.run(OpKind::Write, next_chunk, CHUNK_BYTES, 1);
+    let start = last_chunk + 2048;
+    let len = next_chunk + BLOCK_BYTES - start;
+    guest.run(OpKind::WriteZeroes, start, len, 0);
+    assert_eq!(guest.read(start, len), vec![0; len as usize]);
+    let behind = guest.read(next_chunk + BLOCK_BYTES, 512);
+    assert_eq!(behind, [1; 512]);
     common::close(guest.disk);
 }
