@@ -169,6 +169,35 @@ fn a_base_read_held_for_ever_blocks_only_its_own_block() {
 }
 
 #[test]
+fn a_write_of_a_whole_block_waits_for_a_copy_on_either_side_of_it() {
+    let copied = 512;
+    for start in [copied, 0] {
+        let mut disk = open();
+        let mut client = Client::new(4);
+        base(&mut disk).holds = |_| true;
+        let len = BLOCK_BYTES - copied;
+        let copies = request(&mut client, OpKind::Write, start, len, 1);
+        assert!(disk.submit(copies).is_ok());
+        assert!(disk.poll(Instant::ZERO).is_none());
+        let mut whole = client.op(OpKind::Write, OpFlags::NONE, 0, BLOCK_BYTES, 2);
+        let lease = common::lend(BLOCK_BYTES as usize, 0x22).1;
+        whole.push(lease).expect("room");
+        assert!(disk.submit(whole).is_ok());
+        for _ in 0..10 {
+            assert!(disk.poll(Instant::ZERO).is_none(), "its bytes may be lost");
+        }
+        base(&mut disk).open();
+        finish(&mut disk, 2);
+        let read = request(&mut client, OpKind::Read, 0, BLOCK_BYTES, 3);
+        assert!(disk.submit(read).is_ok());
+        let mut bytes = [0; BLOCK_BYTES as usize];
+        finish(&mut disk, 1)[0].copy_out(0, &mut bytes);
+        assert_eq!(bytes, [0x22; BLOCK_BYTES as usize]);
+        common::close(disk);
+    }
+}
+
+#[test]
 fn cancel_drops_what_has_not_started_and_names_stale_requests() {
     let mut disk = open();
     let mut client = Client::new(40);
