@@ -148,6 +148,14 @@ pub enum Bug {
     BitBeforeEntry,
     /// A commit in place does not flush between entries and bits, nor at its end.
     EntryNotFlushedBeforeBit,
+    /// Recovery of an image of 2011 does not flush between its pages and what says that it is clean.
+    OldPagesNotFlushed,
+    /// Replay of a journal of 2011 believes a second place for a chunk.
+    SecondPlaceBelieved,
+    /// Recovery of an image of 2011 does not write pages that hold already what its journal says.
+    NamedPagesTrusted,
+    /// Recovery of an image of 2011 erases its journal with zeros, so that a torn sector says more.
+    ErasedWithZeros,
 }
 
 impl Bug {
@@ -223,6 +231,10 @@ impl Bug {
         Bug::RewriteNotFlushed,
         Bug::BitBeforeEntry,
         Bug::EntryNotFlushedBeforeBit,
+        Bug::OldPagesNotFlushed,
+        Bug::SecondPlaceBelieved,
+        Bug::NamedPagesTrusted,
+        Bug::ErasedWithZeros,
     ];
 }
 

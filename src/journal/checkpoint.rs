@@ -310,7 +310,9 @@ impl<S: Stores> Disk<S> {
             self.journal.checkpoint.kind,
             CheckpointKind::Recovery { .. }
         );
-        let skipped = if recovery {
+        let skipped = if self.map.loose {
+            Bug::OldPagesNotFlushed
+        } else if recovery {
             Bug::RecoveryPagesNotFlushed
         } else {
             Bug::CheckpointPagesNotFlushed

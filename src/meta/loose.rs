@@ -13,6 +13,7 @@
 use crate::buffer::Part;
 use crate::format::table::{self, TableEntry};
 use crate::format::{PAGE_BYTES, bitmap};
+use crate::seeded::{Bug, bug};
 use crate::units::{ChunkIndex, GuestOffset};
 
 use super::Map;
@@ -84,7 +85,7 @@ impl Map {
         }
     }
 
-    /// Hides the base behind `[start, end)` and marks the pages that change, for recovery.
+    /// Hides the base behind `[start, end)` and marks the pages that say so, for recovery.
     pub(crate) fn hide_range(&mut self, start: u64, end: u64) {
         let to = end.min(self.cover_bytes);
         if self.bitmap_blocks == 0 || start >= to {
@@ -92,7 +93,8 @@ impl Map {
         }
         let block = |offset: u64| self.shape.block_of(GuestOffset(offset)).0;
         let (first, last) = (block(start), block(to - 1).saturating_add(1));
-        if bitmap::set_range(self.bitmap_mut(), first, last) {
+        let changed = bitmap::set_range(self.bitmap_mut(), first, last);
+        if changed || !bug(Bug::NamedPagesTrusted) {
             self.mark_blocks(first, last);
         }
     }

@@ -8,9 +8,11 @@
 //! the last read. The page with the mark waits in commit memory, which nobody else uses until then.
 //!
 //! Sectors of their journals prove nothing and old ones stay behind, so all are applied, in any order:
-//! that is right because mappings never change once they exist. What can not be right (an index
-//! outside the table, a second place for a chunk, a record that does not fit) is left out, and a
-//! journal that held such a thing is erased, so that it can not come true later.
+//! that is right because mappings never change once they exist. Every page that a record names is
+//! written, also one that says it already: an earlier recovery may have been cut off while it wrote
+//! that page, which may then read otherwise next time. What can not be right (an index outside the
+//! table, a second place for a chunk, a record that does not fit) is left out, and a journal that held
+//! such a thing is erased, so that it can not come true later.
 //!
 //! From then on the image is marked as closed, even while it is open: what this crate writes is at
 //! every moment a state that needs no recovery (`journal/in_place.rs`).
@@ -23,12 +25,18 @@ use crate::format::table::TableEntry;
 use crate::format::{Dialect, Field, FormatError, Header, PAGE_BYTES_U64};
 use crate::journal::CheckpointKind;
 use crate::meta::Map;
+use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::ChunkIndex;
 
 use super::error::OpenError;
 use super::recovery::{Body, Opening, Step};
 use super::survey::Purpose;
+
+/// What a journal is erased with. A sector that was erased in part must not say anything new, and
+/// with zeros it could: a record of which the second half is zeros speaks of the start of the disk.
+/// Ones are no type, no place and more than fits.
+const ERASED: u8 = 0xFF;
 
 /// What the journal of an old dialect left to say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,8 +99,15 @@ fn apply_entries(map: &mut Map, first_chunk: u32, entries: &[[u8; 4]]) -> bool {
         let entry = decode_old_entry(u32::from_le_bytes(*raw));
         match (map.entry(chunk), entry) {
             (_, TableEntry::Unmapped) => {}
-            (TableEntry::Unmapped, entry) => map.set_loose_entry(chunk, entry),
-            (found, entry) => legal &= found == entry,
+            (found, entry) if found == entry && bug(Bug::NamedPagesTrusted) => {}
+            (found, entry)
+                if found == TableEntry::Unmapped
+                    || found == entry
+                    || bug(Bug::SecondPlaceBelieved) =>
+            {
+                map.set_loose_entry(chunk, entry);
+            }
+            _ => legal = false,
         }
     }
     legal
@@ -217,7 +232,8 @@ impl<S: Stores> Opening<S> {
             return;
         }
         let len = (region.bytes - done).min(disk.journal.page_memory.bytes());
-        disk.journal.page_memory.fill(0, len, 0);
+        let ones = if bug(Bug::ErasedWithZeros) { 0 } else { ERASED };
+        disk.journal.page_memory.fill(0, len, ones);
         disk.open_send(Role::Metadata, OpKind::Write, region.offset + done, len);
         self.step = Step::Erase(done + len);
     }

@@ -170,6 +170,19 @@ impl SimDisk {
         core.medium.write(sector, &[id], true);
     }
 
+    /// What a reader sees in one sector.
+    ///
+    /// # Panics
+    /// If it is not on the disk, or can not be read.
+    #[must_use]
+    pub fn get(&self, sector: usize) -> [u8; SECTOR] {
+        let core = self.0.borrow();
+        let sectors = core.bus.sectors().borrow();
+        *sectors
+            .get(core.medium.visible()[sector])
+            .expect("readable")
+    }
+
     /// Adds all that a power loss may leave of this disk to `space`.
     pub fn add_to(&self, space: &mut Space) {
         let core = self.0.borrow();

@@ -2,6 +2,7 @@
 
 mod examine;
 mod machine;
+mod unclean;
 
 use core::any::TypeId;
 use core::mem::MaybeUninit;
@@ -75,6 +76,10 @@ fn params(setup: &Setup, device_bytes: u64) -> CreateParams {
 }
 
 fn header(setup: &Setup) -> Option<Header> {
+    if setup.unclean != 0 && setup.dialect == 0 {
+        // No other writer of version 2 is known.
+        return None;
+    }
     let roomy = plan_layout(&params(setup, 1 << 40)).ok()?;
     let chunks = u64::from(setup.guest_sectors.div_ceil(setup.chunk_sectors) + setup.spare_chunks);
     let end = roomy.core.data_offset + chunks * roomy.core.chunk_bytes;
@@ -109,23 +114,23 @@ fn zones(setup: &Setup, header: &Header) -> Zones {
         (start / SECTOR_U64) as u32..(start + bytes).div_ceil(SECTOR_U64) as u32
     };
     let [sums_a, sums_b] = header.checksum_offset;
-    let zones = Zones::default()
-        .with(METADATA, sectors(0, 2 * header_slot_bytes()), Zone::Spare)
-        .with(
-            METADATA,
-            sectors(sums_a, header.checksum_bytes),
-            Zone::Spare,
-        )
-        .with(
-            METADATA,
-            sectors(sums_b, header.checksum_bytes),
-            Zone::Spare,
-        )
-        .with(
-            METADATA,
-            sectors(core.journal.offset, core.journal.bytes),
-            Zone::Spare,
-        )
+    // Of an image of 2011 everything exists once.
+    let twice = if setup.dialect == 0 {
+        Zone::Spare
+    } else {
+        Zone::Page
+    };
+    let zones = [
+        (0, 2 * header_slot_bytes()),
+        (sums_a, header.checksum_bytes),
+        (sums_b, header.checksum_bytes),
+        (core.journal.offset, core.journal.bytes),
+    ]
+    .into_iter()
+    .fold(Zones::default(), |zones, (start, bytes)| {
+        zones.with(METADATA, sectors(start, bytes), twice)
+    });
+    let zones = zones
         .with(
             METADATA,
             sectors(core.table.offset, core.table.bytes),
@@ -246,7 +251,11 @@ impl<M: Middleware> Engine for FvdOn<M> {
             arena_memory(CREATE_ARENA_BYTES),
             |_| Instant::ZERO,
         );
-        created.result.map_err(|error| error.to_string())
+        created.result.map_err(|error| error.to_string())?;
+        if self.setup.unclean != 0 {
+            unclean::leave(&self.setup, &header, devices);
+        }
+        Ok(())
     }
 
     fn open(&mut self, devices: &Devices) {

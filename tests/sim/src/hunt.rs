@@ -120,6 +120,7 @@ pub const GROUNDS: &[Ground] = &[
     ground("g=B8;s=/w0,f;T=2", "w0,w4,f,k", 2, 0),
     ground("g=v32b8c16a8j4B20;s=/w1,f;T=4", "w0,w17,f,k", 2, 0),
     ground("g=B8;s=/w0,f;T=5", "w0,f", 1, 0),
+    ground("g=DB8U2;s=/w0,f", "w0,w4,f,o", 2, 0),
     failing(ground("g=-;s=/w0,f", "w0,w1,w4,f", 3, 0), 0, OpKind::Write),
     failing(ground("g=B8;s=/w0,f", "w0,w1,w4,f", 3, 0), 0, OpKind::Write),
     failing(ground("g=-;s=/w0,f", "w0,w4,f,k", 3, 0), 0, OpKind::Flush),
@@ -230,6 +231,10 @@ bugs! {
     SumsAheadOfTheCut "g=B8j4;s=w0,f,w4,w8/w0,f;q=2" 1
     BitBeforeEntry "g=DB8;s=w0,f/" 0
     EntryNotFlushedBeforeBit "g=DB8;s=w0,f/" 0
+    OldPagesNotFlushed "g=DB8U;s=/" 0
+    SecondPlaceBelieved "g=DB8U2;s=/" 0
+    NamedPagesTrusted "g=DB8U;s=/;T=5" 0
+    ErasedWithZeros "g=DB8U2;s=/;T=1" 0
 }
 
 /// Looks for one bug, where it is known to show and then everywhere.

@@ -137,12 +137,14 @@ impl Oracle {
         }
     }
 
-    /// A new disk of a kind: it shows its base, and zeros beyond.
+    /// A new disk of a kind: it shows what was written before, else its base, and zeros beyond.
     #[must_use]
     pub fn of_new_disk(setup: &Setup) -> Oracle {
         let base = setup.base_sectors as usize;
         Oracle::new(setup.guest_sectors as usize, |sector| {
-            if sector < base {
+            if setup.was_written(sector as u32) {
+                Value::EARLIER
+            } else if sector < base {
                 Value::BASE
             } else {
                 Value::ZERO

@@ -19,6 +19,8 @@ impl Value {
     pub const ZERO: Value = Value(0);
     /// What the base holds there.
     pub const BASE: Value = Value(1);
+    /// What a writer put there that had the disk before.
+    pub const EARLIER: Value = Value(1 << 30);
 
     /// What the guest's `index`-th write of the run put there, counted from 0.
     #[must_use]
@@ -53,6 +55,7 @@ impl fmt::Debug for Value {
         match *self {
             Value::ZERO => f.write_str("zeros"),
             Value::BASE => f.write_str("base"),
+            Value::EARLIER => f.write_str("earlier"),
             Value::LOST => f.write_str("an error"),
             Value(number) if self.is_garbage() => write!(f, "garbage {number:#x}"),
             Value(number) => write!(f, "write#{}", number - 2),

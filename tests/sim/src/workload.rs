@@ -227,6 +227,9 @@ setup! {
     'Q' queue_depth = 8;
     /// Logarithm of where the journal's sequence numbers begin, less 3; 0 for a new disk.
     'S' sequence_log2 = 0;
+    /// In a dialect of 2011: 1 if another writer left the disk unclean, with mappings that stand only
+    /// in the journal; 2 if it holds a record too that can not be right.
+    'U' unclean = 0;
     /// For engines to use: a variant of theirs.
     'V' variant = 0;
 }
@@ -255,6 +258,17 @@ impl FromStr for Setup {
             }
         }
         Ok(setup)
+    }
+}
+
+impl Setup {
+    /// Whether the disk comes with something that an earlier writer wrote to a guest sector: to the
+    /// first block and to the chunks behind the second.
+    #[must_use]
+    pub fn was_written(&self, sector: u32) -> bool {
+        let later = 2..4;
+        self.unclean != 0
+            && (sector < self.block_sectors || later.contains(&(sector / self.chunk_sectors)))
     }
 }
 

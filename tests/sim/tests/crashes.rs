@@ -111,6 +111,22 @@ fn a_clean_close_loses_nothing_on_two_devices() {
     every_sequence("g=t0B8d;s=/w0,f", 2, 0);
 }
 
+/// Mappings that only an old journal holds survive every power loss inside the recovery that finds
+/// them, and what is written afterwards too.
+#[test]
+fn images_of_2011_that_another_writer_left_unclean() {
+    for line in ["g=DB8U;s=/w0,f", "g=D2t0B8U;s=/w0,f", "g=DB8dU2;s=/w0,f"] {
+        every_sequence(line, 2, 0);
+    }
+    for line in [
+        "g=DuU2;s=/w0,f",
+        "g=v32c8D2B16U2;s=/w0,f",
+        "g=DB8U2;s=/;T=1",
+    ] {
+        every_sequence(line, 1, 0);
+    }
+}
+
 /// Where several contents are legal, the recovery of `fvd` chooses the same each time.
 #[test]
 fn a_recovery_of_fvd_that_was_cut_off_ends_in_the_same_contents() {
@@ -124,6 +140,9 @@ fn a_recovery_of_fvd_that_was_cut_off_ends_in_the_same_contents() {
         "g=B8;s=w0,f,w4/;T=2",
         "g=B8;s=w0,f,w4/;T=3",
         "g=DB8;s=w0,f,w4/",
+        "g=DB8U;s=w0,f,w4/",
+        "g=D2t0B8U2;s=w0,f,w4/",
+        "g=DB8U2;s=w0,f/;T=5",
     ] {
         let case = line.parse::<Replay>().expect("legal").case;
         let limits = Limits::default();

@@ -6,7 +6,7 @@ use fvd::device::OpKind;
 
 use super::row::Row;
 use crate::memory::KEYS_MAX;
-use lines::{FIVE_STEPS, KINDS, Line, PREPARED, THREE_CRASHES, TORN};
+use lines::{FIVE_STEPS, KINDS, Line, OF_2011, PREPARED, THREE_CRASHES, TORN};
 
 /// Rows to run, and what they have to reach.
 #[derive(Clone, Debug)]
@@ -83,6 +83,7 @@ pub fn quick() -> Plan {
     all.extend(rows(2, THREE_CRASHES));
     all.extend(rows(3, PREPARED));
     all.extend(rows(3, TORN));
+    all.extend(rows(3, OF_2011));
     all.extend(failing(2));
     all.extend(orders());
     all.extend(long_random(1));
@@ -109,6 +110,7 @@ pub fn long() -> Plan {
     all.extend(long_random(20));
     all.extend(rows(4, KINDS));
     all.extend(rows(4, PREPARED));
+    all.extend(rows(4, OF_2011));
     Plan {
         name: "long",
         rows: all,

@@ -201,3 +201,56 @@ pub(super) const TORN: &[Line] = &[
         0,
     ),
 ];
+
+/// Images of the dialects of 2011, new and as another writer left them unclean: recovery runs in the
+/// first session, and power is lost in it.
+pub(super) const OF_2011: &[Line] = &[
+    ("2011, base shorter", "g=DB8;s=/w0,f", "", 0),
+    ("2011, reference", "g=v32c8D2B16;s=/w0,f", "", 1),
+    ("2011, reference, no table", "g=D2t0B8;s=/w0,f", "", 0),
+    ("2011, two devices", "g=DB8d;s=/w0,f", "", 0),
+    ("2011 unclean, base shorter", "g=DB8U;s=/w0,f", "", 0),
+    ("2011 unclean, no base", "g=DU;s=/w0,f", "", 0),
+    ("2011 unclean, two devices", "g=DB8dU;s=/w0,f", "", 0),
+    ("2011 unclean, used device", "g=DuU;s=/w0,f", "", 1),
+    ("2011 unclean, reference", "g=v32c8D2B16U;s=/w0,f", "", 1),
+    (
+        "2011 unclean, reference, no table",
+        "g=D2t0B8U;s=/w0,f",
+        "",
+        0,
+    ),
+    ("2011 unclean, a bad record", "g=DB8U2;s=/w0,f", "", 0),
+    (
+        "2011 unclean, reference, a bad record",
+        "g=v32c8D2B16U2;s=/w0,f",
+        "",
+        1,
+    ),
+    ("2011 unclean, three crashes", "g=DB8U2;s=/w0,f/w4,f", "", 1),
+    (
+        "2011 unclean, cut inside a unit",
+        "g=DB8U2;s=/w0,f;T=1",
+        "w0,w4,f,k,o,x",
+        0,
+    ),
+    (
+        "2011 unclean, reference, unreadable unit",
+        "g=v32c8D2B16U2;s=/w0,f;T=2",
+        "w0,w8,f,k,o,x",
+        1,
+    ),
+    (
+        "2011 unclean, shorn block of eight sectors",
+        "g=v32b8c16a8D2B20U;s=/w1,f;T=4",
+        "w0,w17,f,k",
+        0,
+    ),
+    // Only recovery, and what it found: pages of later commits are written once.
+    (
+        "2011 unclean, old or new at each read",
+        "g=DB8U2;s=/w0,f;T=5",
+        "w0,w1,f,k,o,x",
+        1,
+    ),
+];
