@@ -101,11 +101,11 @@ impl Scale {
             base_bytes: 1 << 30,
             written_bytes: 256 << 20,
             fragmented_bytes: 128 << 20,
-            burst: Duration::from_millis(400),
+            burst: Duration::from_millis(300),
             tries: 256,
             counted: 256,
             files_disk_bytes: 1 << 30,
-            files: 5000,
+            files: 2000,
             settles: true,
         }
     }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::estimate::Estimate;
+use super::estimate::{Estimate, SAMPLES_MIN};
 use crate::failure::Failure;
 
 /// An interval this narrow on either side of its median needs no more rounds.
@@ -71,13 +71,19 @@ pub(super) fn measure(
                 ratios.push(rate / f64::midpoint(first, second));
             }
         }
-        // A round that would end far beyond the limit is not begun.
-        let (spent, done) = (start.elapsed(), round + 1);
-        if is_settled(&samples) || spent + spent / done / 2 > limits.time {
+        if is_settled(&samples) || is_late(limits, start.elapsed(), round + 1) {
             break;
         }
     }
     Ok(samples)
+}
+
+/// Whether the next round, in which half of the time of one may be too much, has no time left. Too few
+/// rounds say so little that they get twice the time.
+fn is_late(limits: Limits, spent: Duration, rounds: u32) -> bool {
+    let enough = rounds as usize >= SAMPLES_MIN;
+    let time = limits.time * if enough { 1 } else { 2 };
+    spent + spent / rounds / 2 > time
 }
 
 fn is_settled(samples: &Samples) -> bool {
@@ -91,7 +97,7 @@ mod tests {
 
     const LONG: Limits = Limits {
         rounds: 12,
-        time: Duration::MAX,
+        time: Duration::from_secs(3600),
     };
 
     #[test]
@@ -152,6 +158,17 @@ mod tests {
         assert_eq!(samples.arms[1], Ok(vec![1.0; 6]));
         let fails = |_, _| Err(Failure::Failed("no luck".into()));
         assert!(measure(1, LONG, fails).is_err());
+    }
+
+    #[test]
+    fn few_rounds_may_take_twice_the_time() {
+        let limits = Limits {
+            time: Duration::from_secs(10),
+            ..LONG
+        };
+        let late = |seconds, rounds| is_late(limits, Duration::from_secs(seconds), rounds);
+        assert!(!late(8, 8) && late(10, 8));
+        assert!(!late(16, 4) && late(18, 4));
     }
 
     #[test]

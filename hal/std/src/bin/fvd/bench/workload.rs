@@ -70,6 +70,8 @@ const FLUSHED: &[Arm] = &[
     QED,
 ];
 const OVERLAYS: &[Arm] = &[QEMU_RAW, TABLE, NO_TABLE, QCOW2, EXTENDED, QED];
+/// Where all tie: there the metadata are found, and nothing but data is moved.
+const FOUND: &[Arm] = &[QEMU_RAW, TABLE, NO_TABLE, QCOW2, EXTENDED];
 const SERVERS: &[Arm] = &[RAW];
 
 const fn job(kind: Kind, block_bytes: u32, depth: u32, flush_every: u32) -> Job {
@@ -291,7 +293,11 @@ fn overlay(
 ) -> Workload {
     Workload {
         disk,
-        arms: OVERLAYS,
+        arms: if disk == Disk::FreshOverlay {
+            OVERLAYS
+        } else {
+            FOUND
+        },
         ..fresh(name, title, job, bars)
     }
 }
