@@ -41,6 +41,9 @@ pub(crate) struct BenchArgs {
     /// The `fvd` whose server is measured; this one unless said otherwise
     #[arg(long, value_name = "FILE")]
     pub(super) program: Option<PathBuf>,
+    /// The program of tests/peers, which writes by Rust crates for qcow2
+    #[arg(long, value_name = "FILE")]
+    pub(super) peers: Option<PathBuf>,
     /// List the tables and the arms, and what is missing for them, and measure nothing
     #[arg(long)]
     pub(super) list: bool,

@@ -17,6 +17,8 @@ pub(super) enum Front {
     Fvd,
     /// `qemu-nbd`
     Qemu,
+    /// Nobody: a crate writes to it in a process of its own.
+    Crate,
 }
 
 /// What an image is.
@@ -61,6 +63,17 @@ const fn qemu(name: &'static str, format: &'static str, options: &'static str) -
 
 /// Raw through our own server: the reference, so that a fast server makes no format look fast.
 pub(super) const RAW: Arm = fvd("raw", Format::Raw);
+/// Crates for qcow2, which write to what QEMU makes.
+pub(super) const IMAGO: Arm = Arm {
+    name: "imago",
+    front: Front::Crate,
+    ..QCOW2
+};
+pub(super) const QCOW2_RS: Arm = Arm {
+    name: "qcow2-rs",
+    front: Front::Crate,
+    ..QCOW2
+};
 pub(super) const RAW_JOURNAL: Arm = fvd("raw+J", Format::RawJournal);
 pub(super) const TABLE: Arm = fvd("fvd", Format::Fvd { table: true });
 pub(super) const NO_TABLE: Arm = fvd("fvd --table off", Format::Fvd { table: false });
@@ -101,6 +114,7 @@ impl Arm {
         match self.front {
             Front::Fvd => None,
             Front::Qemu => tools::missing(&["qemu-img", "qemu-nbd"]),
+            Front::Crate => tools::missing(&["qemu-img"]),
         }
     }
 
@@ -170,7 +184,7 @@ impl Arm {
                 command.arg("--socket").arg(socket).arg(image);
                 command
             }
-            Front::Qemu => {
+            Front::Qemu | Front::Crate => {
                 let mut command = Command::new("qemu-nbd");
                 let format = match self.format {
                     Format::Qemu { format, .. } => format,

@@ -7,9 +7,8 @@
 //! Everything but the server and the image is the same for all arms.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use super::arm::{Arm, EXTENDED, Ground, How, NO_TABLE, QCOW2, QED, QEMU_RAW, RAW, TABLE};
@@ -179,7 +178,6 @@ fn export(ground: &Ground, socket: &Path, bytes: u64) -> Result<(Server, PathBuf
 
 /// Creates, reads, appends to and deletes small files. Returns the seconds until all is on the disk.
 fn postmark(folder: &Path, files: u32, round: u32) -> Result<f64, Failure> {
-    let cannot = || "cannot run postmark";
     let orders = format!(
         "set location {}\nset number {files}\nset transactions {files}\nset size 500 10000\n\
          set seed {}\nset report terse\nrun\nquit\n",
@@ -187,19 +185,7 @@ fn postmark(folder: &Path, files: u32, round: u32) -> Result<f64, Failure> {
         round + 1,
     );
     let start = Instant::now();
-    let mut child = Command::new("postmark")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .doing(cannot)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(orders.as_bytes()).doing(cannot)?;
-    }
-    let status = child.wait().doing(cannot)?;
-    if !status.success() {
-        return Err(Failure::because("postmark", status));
-    }
+    tools::run_with(&mut Command::new("postmark"), orders.as_bytes())?;
     scratch::settle(folder)?;
     Ok(start.elapsed().as_secs_f64())
 }

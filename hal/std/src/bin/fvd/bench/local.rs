@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use fvd::buffer::{Arena, Head, Loan, Op, OpPool};
@@ -13,13 +14,13 @@ use fvd_std::drive::{Driver, Step};
 use fvd_std::file::{Cache, FileDevice, FileOptions};
 use fvd_std::image::{Access, Image, Parts};
 
-use super::Bench;
-use super::arm::{Arm, Format, Front, Ground, NO_TABLE, RAW, RAW_JOURNAL, TABLE};
+use super::arm::{Arm, Format, Front, Ground, IMAGO, NO_TABLE, QCOW2_RS, RAW, RAW_JOURNAL, TABLE};
 use super::control::JournalControl;
 use super::nbd::{chunk_operations_max, remove};
 use super::results::{ArmOf, Heading, Table};
 use super::rounds::{self, Limits, Turn};
 use super::workload::{BARS_090, BARS_097, BARS_FLUSH_32, BARS_FLUSH_EACH, Bar};
+use super::{Bench, tools};
 use crate::failure::{Doing, Failure};
 
 const BLOCK_BYTES: usize = 4096;
@@ -48,7 +49,7 @@ pub(super) const ALL: [Local; 4] = [
         title: "without a server: first 4 KiB writes, random, QD1",
         depth: 1,
         flush_every: 0,
-        arms: &[PLAIN, TABLE, NO_TABLE],
+        arms: &[PLAIN, TABLE, NO_TABLE, IMAGO, QCOW2_RS],
         bars: BARS_097,
     },
     Local {
@@ -56,7 +57,7 @@ pub(super) const ALL: [Local; 4] = [
         title: "without a server: first 4 KiB writes, random, QD32",
         depth: 32,
         flush_every: 0,
-        arms: &[TABLE, NO_TABLE],
+        arms: &[TABLE, NO_TABLE, IMAGO, QCOW2_RS],
         bars: BARS_090,
     },
     Local {
@@ -64,7 +65,7 @@ pub(super) const ALL: [Local; 4] = [
         title: "without a server: first 4 KiB write + flush, random",
         depth: 1,
         flush_every: 1,
-        arms: &[PLAIN, RAW_JOURNAL, TABLE, NO_TABLE],
+        arms: &[PLAIN, RAW_JOURNAL, TABLE, NO_TABLE, IMAGO, QCOW2_RS],
         bars: BARS_FLUSH_EACH,
     },
     Local {
@@ -72,18 +73,15 @@ pub(super) const ALL: [Local; 4] = [
         title: "without a server: first 4 KiB writes, random, a flush after every 32",
         depth: 1,
         flush_every: 32,
-        arms: &[PLAIN, RAW_JOURNAL, TABLE, NO_TABLE],
+        arms: &[PLAIN, RAW_JOURNAL, TABLE, NO_TABLE, IMAGO, QCOW2_RS],
         bars: BARS_FLUSH_32,
     },
 ];
 
 pub(super) fn measure(bench: &Bench<'_>, local: &Local, limits: Limits) -> Result<Table, Failure> {
-    let arms: Vec<Arm> = local
-        .arms
-        .iter()
-        .copied()
-        .filter(|arm| bench.wants(arm.name))
-        .collect();
+    let wanted = local.arms.iter().filter(|arm| bench.wants(arm.name));
+    let (arms, skipped): (Vec<Arm>, Vec<Arm>) =
+        wanted.partition(|arm| missing(bench, arm).is_none());
     let scale = &bench.scale;
     let operations_max = chunk_operations_max(scale.disk_bytes);
     let mut client = Client::new(local.depth)?;
@@ -96,7 +94,7 @@ pub(super) fn measure(bench: &Bench<'_>, local: &Local, limits: Limits) -> Resul
         bench.begin(local.title, arm.name, round)?;
         let mut rate = |operations, seed| {
             let places = places(scale.disk_bytes, operations, seed);
-            once(bench, arm, &mut client, local.flush_every, &places)
+            once(bench, arm, &mut client, local, &places)
         };
         let operations = match operations {
             Some(operations) => operations,
@@ -117,7 +115,20 @@ pub(super) fn measure(bench: &Bench<'_>, local: &Local, limits: Limits) -> Resul
         name: arm.name,
         own_raw: None,
     });
-    Ok(Table::of(heading, samples, &names.collect::<Vec<_>>()))
+    let mut table = Table::of(heading, samples, &names.collect::<Vec<_>>());
+    for arm in skipped {
+        table.skip(arm.name, missing(bench, &arm).unwrap_or_default());
+    }
+    Ok(table)
+}
+
+/// Why an arm can not be measured here.
+fn missing(bench: &Bench<'_>, arm: &Arm) -> Option<String> {
+    let no_crates = arm.front == Front::Crate && bench.args.peers.is_none();
+    match no_crates {
+        true => Some("--peers does not say where the program of tests/peers is".into()),
+        false => arm.missing(),
+    }
 }
 
 /// Where to write: the same places for the same seed.
@@ -138,17 +149,20 @@ fn once(
     bench: &Bench<'_>,
     arm: &Arm,
     client: &mut Client,
-    flush_every: u64,
+    local: &Local,
     places: &[u64],
 ) -> Result<f64, Failure> {
     let ground = &bench.ground;
     let image = ground.path("local.image");
     arm.create(ground, &image, bench.scale.disk_bytes, None)?;
     bench.settle(ground)?;
-    let seconds = if *arm == PLAIN {
-        plain(ground, &image, flush_every, places)?
-    } else {
-        on_device(arm, ground, &image, client, flush_every, places)?
+    let flush_every = local.flush_every;
+    let seconds = match &bench.args.peers {
+        Some(program) if arm.front == Front::Crate => {
+            by_crate(program, arm, &image, local, places)?
+        }
+        _ if *arm == PLAIN => plain(ground, &image, flush_every, places)?,
+        _ => on_device(arm, ground, &image, client, flush_every, places)?,
     };
     remove(&image)?;
     Ok(places.len() as f64 / seconds)
@@ -195,6 +209,25 @@ fn on_device(
         client.run(&driver, &mut disk, flush_every, places)
     };
     seconds.doing(cannot)
+}
+
+/// By a crate, which tells the seconds without opening and closing.
+fn by_crate(
+    program: &Path,
+    arm: &Arm,
+    image: &Path,
+    local: &Local,
+    places: &[u64],
+) -> Result<f64, Failure> {
+    let mut command = Command::new(program);
+    command.arg(arm.name).arg(image);
+    command.args([local.depth.to_string(), local.flush_every.to_string()]);
+    let lines: String = places.iter().map(|place| format!("{place}\n")).collect();
+    let printed = tools::run_with(&mut command, lines.as_bytes())?;
+    printed
+        .trim()
+        .parse()
+        .doing(|| "cannot understand the program of tests/peers")
 }
 
 /// By system calls and nothing else.

@@ -1,6 +1,7 @@
 //! The other programs: which are there, which versions, and how to run them.
 
 use std::env;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -36,11 +37,24 @@ pub(super) fn own(given: Option<&Path>) -> Result<PathBuf, Failure> {
 /// # Errors
 /// It can not be started, or it failed; with what it said.
 pub(super) fn run(command: &mut Command) -> Result<String, Failure> {
+    run_with(command, &[])
+}
+
+/// Likewise, with something to read for it, which it reads before it prints.
+pub(super) fn run_with(command: &mut Command, input: &[u8]) -> Result<String, Failure> {
     let name = command.get_program().display().to_string();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .doing(|| format!("cannot run {name}"))?;
+    let cannot = || format!("cannot run {name}");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .doing(cannot)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read says why.
+        let _ = stdin.write_all(input);
+    }
+    let output = child.wait_with_output().doing(cannot)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let last = said.lines().last().unwrap_or("it said nothing");
