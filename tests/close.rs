@@ -137,18 +137,23 @@ fn only_a_closed_image_says_that_it_is_clean() {
     assert!(clean, "closed");
 }
 
-#[test]
-fn an_abandoned_disk_writes_nothing_more_but_waits_for_what_is_in_flight() {
+/// A disk whose first flush waits for the journal write of its commit.
+fn with_held_commit() -> Disk<One<Gate>> {
     let mut disk = open();
     let mut client = Client::new(4);
     let op = request(&mut client, OpKind::Write, 0, 0);
     assert!(disk.submit(op).is_ok());
     while disk.poll(Instant::ZERO).is_none() {}
-    // The commit's unit goes out and does not come back.
     disk.stores_mut().0.holds = |head| head.kind == OpKind::Write;
     let op = request(&mut client, OpKind::Flush, 0, 1);
     assert!(disk.submit(op).is_ok());
     assert!(disk.poll(Instant::ZERO).is_none());
+    disk
+}
+
+#[test]
+fn an_abandoned_disk_writes_nothing_more_but_waits_for_what_is_in_flight() {
+    let disk = with_held_commit();
     let sent = disk.stores().0.heads.len();
     assert_eq!(disk.stores().0.held.len(), 1);
     let mut closing = disk.abandon();
@@ -167,16 +172,8 @@ fn an_abandoned_disk_writes_nothing_more_but_waits_for_what_is_in_flight() {
 
 #[test]
 fn memory_that_a_device_keeps_is_missed_at_the_end() {
-    let mut disk = open();
-    let mut client = Client::new(4);
-    let op = request(&mut client, OpKind::Write, 0, 0);
-    assert!(disk.submit(op).is_ok());
-    while disk.poll(Instant::ZERO).is_none() {}
+    let mut disk = with_held_commit();
     // A layer returns the commit's write without the memory that it carried.
-    disk.stores_mut().0.holds = |head| head.kind == OpKind::Write;
-    let op = request(&mut client, OpKind::Flush, 0, 1);
-    assert!(disk.submit(op).is_ok());
-    assert!(disk.poll(Instant::ZERO).is_none());
     let gate = &mut disk.stores_mut().0;
     let mut op = gate.held.pop().expect("the commit's write");
     assert!(op.pop().is_some());

@@ -198,6 +198,33 @@ fn a_write_of_a_whole_block_waits_for_a_copy_on_either_side_of_it() {
 }
 
 #[test]
+fn the_zero_floor_is_raised_before_a_first_write_has_to_wait_for_it() {
+    let mut disk = open();
+    let mut client = Client::new(20);
+    let step = u64::from(common::options().floor_step_chunks);
+    let commits = disk.stats().commits;
+    store(&mut disk).holds = |head| head.kind == OpKind::Flush;
+    // As many chunks as there are below the floor of a new disk.
+    for chunk in 0..step {
+        let begun = disk.stats().commits - commits;
+        assert_eq!(begun, u64::from(chunk > step * 3 / 4), "chunk {chunk}");
+        let at = chunk * CHUNK_BYTES;
+        let op = request(&mut client, OpKind::Write, at, BLOCK_BYTES, 0);
+        assert!(disk.submit(op).is_ok());
+        finish(&mut disk, 1);
+    }
+    assert_eq!(store(&mut disk).held.len(), 1, "the commit waits");
+    let at = step * CHUNK_BYTES;
+    let op = request(&mut client, OpKind::Write, at, BLOCK_BYTES, 0);
+    assert!(disk.submit(op).is_ok());
+    for turn in 0..10 {
+        assert!(disk.poll(Instant::from_micros(turn)).is_none());
+    }
+    store(&mut disk).open();
+    finish(&mut disk, 1);
+}
+
+#[test]
 fn cancel_drops_what_has_not_started_and_names_stale_requests() {
     let mut disk = open();
     let mut client = Client::new(40);

@@ -239,15 +239,21 @@ fn concurrent_first_writes_and_a_flush_share_one_journal_write() {
     }
 }
 
-#[test]
-fn a_first_write_and_a_flush_cost_two_writes_and_one_sync() {
+/// A thin disk on one device, nothing counted yet.
+fn on_one_device(options: OpenOptions) -> Disk<One<Counting<Ram>>> {
     let setup = Setup {
         external: false,
         ..TABLE
     };
-    let (metadata, _) = setup.devices();
-    let mut disk = common::open(One(Counting::new(metadata)), options());
+    let (device, _) = setup.devices();
+    let mut disk = common::open(One(Counting::new(device)), options);
     disk.stores_mut().0.take();
+    disk
+}
+
+#[test]
+fn a_first_write_and_a_flush_cost_two_writes_and_one_sync() {
+    let mut disk = on_one_device(options());
     let mut driver = Driver::new();
     for chunk in 0..8 {
         driver.one(&mut disk, OpKind::Write, chunk * CHUNK_BYTES, 4096);
@@ -286,13 +292,7 @@ fn write_then_flush(
 #[test]
 fn after_two_single_writes_the_unit_goes_out_with_the_data() {
     const UNIT: u64 = 512;
-    let setup = Setup {
-        external: false,
-        ..TABLE
-    };
-    let (metadata, _) = setup.devices();
-    let mut disk = common::open(One(Counting::new(metadata)), options());
-    disk.stores_mut().0.take();
+    let mut disk = on_one_device(options());
     let mut driver = Driver::new();
     let ordinary = [(1, 4096, 0), (1, UNIT, 1)];
     let eager = [(2, 4096 + UNIT, 0), (0, 0, 1)];
@@ -333,16 +333,11 @@ fn a_flush_after_an_eager_write_on_two_devices_flushes_both_once() {
 
 #[test]
 fn an_eager_fua_write_is_two_writes_and_one_flush() {
-    let setup = Setup {
-        external: false,
-        ..TABLE
-    };
     let options = OpenOptions {
         eager_after_flushes: 0,
         ..options()
     };
-    let mut disk = common::open(One(Counting::new(setup.devices().0)), options);
-    disk.stores_mut().0.take();
+    let mut disk = on_one_device(options);
     let mut driver = Driver::new();
     driver.start_with(&mut disk, OpKind::Write, OpFlags::FUA, 0, 4096);
     driver.finish(&mut disk, 1);

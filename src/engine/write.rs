@@ -160,13 +160,17 @@ impl<S: Stores> Disk<S> {
         if self.map.loose {
             return self.map.is_all_base(chunk);
         }
+        let covered = self.map.group_len(chunk);
+        if covered == 0 {
+            return false;
+        }
         let shape = &self.map.shape;
         let first = shape.first_block(chunk).0;
         let disk_blocks = shape
             .blocks_covering(shape.virtual_bytes())
             .saturating_sub(first);
         let own = u64::from(shape.blocks_per_chunk()).min(disk_blocks);
-        u64::from(self.map.group_len(chunk)) >= own && self.map.bits(chunk) == 0
+        u64::from(covered) >= own && self.map.bits(chunk) == 0
     }
 
     /// Takes pending entries and store chunks for a request: all or nothing. `Ok(false)` = not now.
@@ -196,6 +200,9 @@ impl<S: Stores> Disk<S> {
             if self.hold(chunk) {
                 to_zero |= 1 << place;
             }
+        }
+        if needs.chunks != 0 && self.floor_runs_low() {
+            self.journal.commit_wanted = true;
         }
         if let Some(slot) = self.slots.get_mut(index) {
             slot.holds = needs.changes;

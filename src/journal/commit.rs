@@ -158,6 +158,11 @@ impl<S: Stores> Disk<S> {
             || (self.has_unsaved() && timer)
     }
 
+    /// Whether first writes will soon have to wait for a commit that raises the floor.
+    pub(crate) fn floor_runs_low(&self) -> bool {
+        self.alloc.fresh_available() < self.floor_step() / 4 && self.store_record_due().is_some()
+    }
+
     /// Whether a completed write has a mapping that the next flush must make durable.
     pub(crate) fn has_unsaved(&self) -> bool {
         self.map.pending.dirty_count() != 0 || self.journal.eager.is_some()

@@ -363,12 +363,15 @@ impl Map {
     /// Bits of the blocks of `chunk` that `[start, end)` touches, within the base.
     pub(crate) fn touched_bits(&self, chunk: ChunkIndex, start: u64, end: u64) -> u16 {
         let len = self.group_len(chunk);
+        if len == 0 {
+            return 0;
+        }
         let begin = self.shape.chunk_start(chunk).0;
         let (from, to) = (
             start.max(begin),
             end.min(begin.saturating_add(self.shape.chunk_bytes())),
         );
-        if len == 0 || from >= to {
+        if from >= to {
             return 0;
         }
         let block = |offset: u64| self.shape.block_of(GuestOffset(offset)).0;
