@@ -170,8 +170,10 @@ fn hiding_touches_the_blocks_of_its_range_and_says_whether_one_was_new() {
             let before = map.bitmap().to_vec();
             map.dirty.clear_current();
             map.hide_range(start, end);
-            let changed = expect_hidden(&map, &before, start, end);
-            assert_eq!(marked(&map), if changed { &[1][..] } else { &[] });
+            expect_hidden(&map, &before, start, end);
+            // Also what says so already: the page on the device may not.
+            let named = start < end.min(map.cover_bytes);
+            assert_eq!(marked(&map), if named { &[1][..] } else { &[] });
         }
     });
 }
