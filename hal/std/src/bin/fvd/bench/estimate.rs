@@ -37,9 +37,14 @@ impl Estimate {
         Estimate::of(&quotients)
     }
 
+    /// Whether there were enough samples for 95 %.
+    pub(super) fn has_interval(&self) -> bool {
+        self.samples >= SAMPLES_MIN
+    }
+
     /// Whether more samples would hardly change it.
     pub(super) fn is_within(&self, distance: f64) -> bool {
-        self.samples >= SAMPLES_MIN && (self.high - self.low) / 2.0 <= distance
+        self.has_interval() && (self.high - self.low) / 2.0 <= distance
     }
 }
 

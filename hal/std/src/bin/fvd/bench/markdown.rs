@@ -65,16 +65,26 @@ fn write_summary(out: &mut String, report: &Report) -> core::fmt::Result {
             .flat_map(|table| &table.rows)
             .flat_map(|row| &row.verdicts)
     };
-    let met = verdicts().filter(|verdict| verdict.met).count();
+    let met = verdicts()
+        .filter(|verdict| verdict.met == Some(true))
+        .count();
+    let open = verdicts().filter(|verdict| verdict.met.is_none()).count();
     writeln!(
         out,
         "### Summary\n\nBars met: {met} of {}.\n",
         verdicts().count()
     )?;
+    if open != 0 {
+        writeln!(out, "{open} bars had too few rounds to tell.\n")?;
+    }
     writeln!(out, "Missed:\n")?;
     for table in &report.tables {
         for row in &table.rows {
-            for verdict in row.verdicts.iter().filter(|verdict| !verdict.met) {
+            for verdict in row
+                .verdicts
+                .iter()
+                .filter(|verdict| verdict.met == Some(false))
+            {
                 writeln!(
                     out,
                     "- `{}`: `{}` {}, bar {}",
@@ -151,7 +161,11 @@ fn bars(row: &Row, reference: &str) -> String {
 }
 
 fn bar(verdict: &Verdict, reference: &str) -> String {
-    let result = if verdict.met { "met" } else { "**missed**" };
+    let result = match verdict.met {
+        Some(true) => "met",
+        Some(false) => "**missed**",
+        None => "too few rounds",
+    };
     let goal = goal(verdict, reference);
     if verdict.of == reference {
         format!("{goal}: {result}")

@@ -78,7 +78,8 @@ pub(super) struct Verdict {
     /// The ratio to reach; `None` = level.
     pub(super) bar: Option<f64>,
     pub(super) ratio: Estimate,
-    pub(super) met: bool,
+    /// `None` = there were too few rounds to tell.
+    pub(super) met: Option<bool>,
 }
 
 /// Exact counts.
@@ -249,7 +250,7 @@ impl Verdict {
             of: bar.of.into(),
             bar: bar_ratio,
             ratio,
-            met,
+            met: ratio.has_interval().then_some(met),
         }
     }
 }
@@ -290,21 +291,25 @@ mod tests {
     #[test]
     fn a_bar_is_met_from_a_lower_bound_a_little_below_it() {
         let met = |low: f64, goal| {
-            let samples = [1.5, low, 1.5];
-            table(
-                &samples,
-                &[1.0; 3],
-                &[0.9, 1.0, 1.1],
-                &[bar(RAW.name, goal)],
-            )
-            .rows[0]
-                .verdicts[0]
-                .met
+            let (samples, again) = (
+                [1.5, 1.5, low, 1.5, 1.5, 1.5],
+                [0.9, 1.0, 1.0, 1.0, 1.0, 1.1],
+            );
+            let table = table(&samples, &[1.0; 6], &again, &[bar(RAW.name, goal)]);
+            table.rows[0].verdicts[0].met.expect("enough rounds")
         };
         assert!(met(0.935, Goal::Ratio(0.97)));
         assert!(!met(0.925, Goal::Ratio(0.97)));
         assert!(met(0.87, Goal::Level), "inside A/A");
         assert!(!met(0.85, Goal::Level));
+    }
+
+    #[test]
+    fn few_rounds_judge_nobody() {
+        let bars = [bar(RAW.name, Goal::Ratio(0.97))];
+        let table = table(&[0.8; 5], &[0.9; 5], &[1.0; 5], &bars);
+        assert_eq!(table.rows[0].verdicts[0].met, None);
+        assert!(table.ahead_of(TABLE.name).is_empty());
     }
 
     #[test]
@@ -324,7 +329,7 @@ mod tests {
         let table = table(&[0.8; 6], &[0.8; 6], &[1.0; 6], &bars);
         let row = &table.rows[0];
         assert_eq!(row.verdicts[0].ratio.median, 1.0);
-        assert!(row.verdicts[0].met);
+        assert_eq!(row.verdicts[0].met, Some(true));
         assert_eq!(row.of_own_raw.expect("ratios").median, 1.0);
         let failures: Vec<_> = table.failures().collect();
         assert_eq!(failures, [("broken", "why")]);
