@@ -208,7 +208,7 @@ impl Table {
             Some((row.arm.as_str(), quotient))
         });
         quotients
-            .filter(|(_, quotient)| quotient.low > 1.0)
+            .filter(|(_, quotient)| quotient.has_interval() && quotient.low > 1.0)
             .collect()
     }
 
