@@ -346,3 +346,28 @@ fn who_only_looks_sees_a_refused_commit_once_and_nothing_behind_it() {
     assert_eq!(mapped(&map), [(0, 5, 1), (1, 6, 1)]);
     assert_eq!(replay.records, 2);
 }
+
+/// What recovery writes again: the last commit, with the eager unit in front of it that it was not
+/// sure of, as far as memory goes.
+#[test]
+fn the_end_of_the_run_is_in_doubt() {
+    let doubtful = |units: &[Unit]| replay(units).expect("sound").0.doubtful_units();
+    let commit = |first: u64, count: u16| {
+        (0..count).map(move |index| unit(first + u64::from(index), index, index + 1 == count, &[]))
+    };
+    assert_eq!(doubtful(&[]), (STABLE, 0));
+    let sure: Vec<Unit> = commit(STABLE, 1).chain(commit(14, 2)).collect();
+    assert_eq!(doubtful(&sure), (14, 2));
+    let unfinished: Vec<Unit> = commit(STABLE, 1).chain(commit(14, 2).take(1)).collect();
+    assert_eq!(doubtful(&unfinished), (14, 0), "it knew the one before durable");
+    let behind = |count| -> Vec<Unit> {
+        let next = STABLE + u64::from(count);
+        commit(STABLE, count).chain([hasty(next, &[])]).collect()
+    };
+    assert_eq!(doubtful(&behind(1)), (STABLE, 2));
+    // Eight units of memory, of which the next commit may need four.
+    assert_eq!(doubtful(&behind(4)), (STABLE, 5));
+    let mut full = behind(4);
+    full.push(hasty(18, &[]));
+    assert_eq!(doubtful(&full), (18, 1));
+}
