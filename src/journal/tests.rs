@@ -359,7 +359,11 @@ fn the_end_of_the_run_is_in_doubt() {
     let sure: Vec<Unit> = commit(STABLE, 1).chain(commit(14, 2)).collect();
     assert_eq!(doubtful(&sure), (14, 2));
     let unfinished: Vec<Unit> = commit(STABLE, 1).chain(commit(14, 2).take(1)).collect();
-    assert_eq!(doubtful(&unfinished), (14, 0), "it knew the one before durable");
+    assert_eq!(
+        doubtful(&unfinished),
+        (14, 0),
+        "it knew the one before durable"
+    );
     let behind = |count| -> Vec<Unit> {
         let next = STABLE + u64::from(count);
         commit(STABLE, count).chain([hasty(next, &[])]).collect()

@@ -85,11 +85,11 @@ impl Map {
         let inside = shape.within_chunk(GuestOffset(start));
         let bytes = end.saturating_sub(start);
         let one_chunk = inside.saturating_add(bytes) <= shape.chunk_bytes();
-        if self.bitmap_blocks != 0 || !self.has_table || !one_chunk {
+        if self.bitmap_blocks != 0 || !one_chunk {
             return None;
         }
         let TableEntry::Chunk(at) = self.entry(chunk) else {
-            return None;
+            return None; // without a table, too
         };
         let offset = self.data_offset.wrapping_add(shape.store_chunk_start(at));
         Some(Run {
