@@ -228,6 +228,23 @@ fn a_mapping_that_recovery_may_find_stands_although_its_data_failed() {
 }
 
 #[test]
+fn an_eager_unit_that_failed_ends_all_writing() {
+    let mut bench = thin_with(2, options(EAGER));
+    let start = bench.data_offset;
+    bench.gate().holds = |head| head.kind == OpKind::Write && head.len == 512;
+    bench.submit(0, 1);
+    assert!(bench.disk.poll(Instant::ZERO).is_none());
+    let gate = bench.gate();
+    let unit = gate.held.iter().position(|op| op.offset() < start);
+    let mut op = gate.held.remove(unit.expect("sent"));
+    op.complete(Err(DeviceError::Io));
+    gate.forged.push(op);
+    gate.open();
+    assert_eq!(bench.finish(), Err(DeviceError::Poisoned));
+    assert!(bench.disk.is_poisoned());
+}
+
+#[test]
 fn a_fua_write_waits_for_its_mapping_whoever_sent_it() {
     let mut bench = thin_with(4, options(255));
     bench.fua(0);

@@ -19,7 +19,7 @@
 //!   the mapping stands and the chunk is not given back.
 
 use crate::buffer::{Head, Op};
-use crate::device::{DeviceError, OpKind, Status};
+use crate::device::{OpKind, Status};
 use crate::engine::{Disk, Purpose, Tag};
 use crate::format::journal::UnitFlags;
 use crate::format::table::TableEntry;
@@ -135,11 +135,8 @@ impl<S: Stores> Disk<S> {
             self.stats.protocol_errors += 1;
             return;
         };
+        // If its unit failed, the disk is poisoned, which is what the write will be answered (law 9).
         slot.outstanding -= 1;
-        if status != Status::Done || !home {
-            // Its data may be fine, but nothing is acknowledged any more (law 9).
-            slot.fail(DeviceError::Poisoned);
-        }
         self.wake_slot(tag.slot);
     }
 
