@@ -5,7 +5,10 @@ mod common;
 
 use common::gate::Gate;
 use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Rng, Setup, result_of};
+use fvd::blocking::Blocking;
+use fvd::create::CREATE_ARENA_BYTES;
 use fvd::device::{BlockDevice, Counting, Counts, OpFlags, OpKind, Ram, When};
+use fvd::format::{CreateParams, plan_layout};
 use fvd::open::OpenOptions;
 use fvd::stores::{One, Two, WithBase};
 use fvd::units::Instant;
@@ -305,4 +308,47 @@ fn commits_go_on_beside_a_checkpoint_until_the_last_unit_is_used() {
     disk.stores_mut().parts_mut().0.0.open();
     assert!((0..200).any(|turn| disk.poll(Instant::from_micros(turn)).is_some()));
     common::close(disk);
+}
+
+#[test]
+fn a_checkpoint_of_more_pages_than_its_memory_holds_is_whole() {
+    // 20 pages of table, 1024 chunks each; the memory has 16.
+    let pages = 20;
+    let setup = Setup {
+        base_bytes: 0,
+        external: false,
+        ..OVERLAY
+    };
+    let header = plan_layout(&CreateParams {
+        chunk_bytes: BLOCK_BYTES,
+        virtual_bytes: pages * 1024 * BLOCK_BYTES,
+        ..setup.params()
+    })
+    .expect("legal");
+    let device = Ram::new(common::bytes(setup.device_bytes().0, 0));
+    let arena = common::memory(CREATE_ARENA_BYTES);
+    let created = fvd::blocking::create(device, header, true, arena, common::idle());
+    created.result.expect("created");
+    let disk = common::open(One(created.device), common::options());
+    let memory = common::memory(64 << 10);
+    let mut disk = Blocking::new(disk, memory, common::idle()).unwrap_or_else(|_| panic!("room"));
+    for page in 0..pages {
+        disk.write_at(page * 1024 * BLOCK_BYTES, &[page as u8 + 1; 512])
+            .expect("written");
+    }
+    disk.flush().expect("durable");
+    let (disk, _) = disk.into_parts();
+    let before = disk.stats();
+    assert_eq!(before.pages_written, 0);
+    // Whose checksums are looked at when it is opened again.
+    let stores = common::close(disk);
+    let disk = common::open(stores, common::options());
+    let mut disk = Blocking::new(disk, common::memory(64 << 10), common::idle())
+        .unwrap_or_else(|_| panic!("room"));
+    for page in 0..pages {
+        let mut byte = [0; 512];
+        disk.read_at(page * 1024 * BLOCK_BYTES, &mut byte)
+            .expect("read");
+        assert_eq!(byte, [page as u8 + 1; 512]);
+    }
 }

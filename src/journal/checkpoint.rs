@@ -229,14 +229,14 @@ impl<S: Stores> Disk<S> {
             if !map.stage_page(number, buffer, live) {
                 break;
             }
-            let sum = page_checksum(&journal.header.image_id, number, buffer);
-            map.sum_staged(number, sum);
             if !journal
                 .page_memory
                 .copy_in(u64::from(count) * PAGE_BYTES_U64, buffer)
             {
                 break;
             }
+            let sum = page_checksum(&journal.header.image_id, number, buffer);
+            map.sum_staged(number, sum);
             map.dirty.clear_old(number);
             count += 1;
         }
