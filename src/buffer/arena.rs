@@ -64,6 +64,13 @@ pub struct Arena {
 // SAFETY: the arena is the only owner of the bytes that it has not handed out.
 unsafe impl Send for Arena {}
 
+const fn rounded_up(bytes: usize, unit: usize) -> usize {
+    match bytes.checked_next_multiple_of(unit) {
+        Some(bytes) => bytes,
+        None => usize::MAX,
+    }
+}
+
 impl Arena {
     /// Takes memory that starts at a multiple of [`ARENA_ALIGN`].
     ///
@@ -84,18 +91,16 @@ impl Arena {
         })
     }
 
-    /// Bytes that a part of `count` elements takes.
+    /// Bytes that a part of `count` elements takes; `usize::MAX` if no memory is that large.
     #[must_use]
     pub const fn part_bytes<T>(count: usize) -> usize {
-        size_of::<T>()
-            .saturating_mul(count)
-            .next_multiple_of(PART_ALIGN)
+        rounded_up(size_of::<T>().saturating_mul(count), PART_ALIGN)
     }
 
-    /// Bytes that a staging lease takes.
+    /// Bytes that a staging lease takes; `usize::MAX` if no memory is that large.
     #[must_use]
     pub const fn staging_bytes(len: usize) -> usize {
-        len.next_multiple_of(ARENA_ALIGN)
+        rounded_up(len, ARENA_ALIGN)
     }
 
     /// Bytes not handed out yet.

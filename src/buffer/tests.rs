@@ -359,6 +359,26 @@ fn records_go_home_only_when_all_ops_are_free() {
 // --- Arena ----------------------------------------------------------------------------------
 
 #[test]
+fn sizes_beyond_any_memory_are_the_largest_number() {
+    const MOST: usize = usize::MAX;
+    assert_eq!(Arena::part_bytes::<u8>(MOST), MOST);
+    assert_eq!(
+        Arena::part_bytes::<u8>(MOST - 63),
+        MOST - 63,
+        "a whole part"
+    );
+    assert_eq!(Arena::part_bytes::<u8>(MOST - 62), MOST);
+    assert_eq!(Arena::part_bytes::<u64>(MOST / 2), MOST);
+    assert_eq!(Arena::staging_bytes(MOST), MOST);
+    assert_eq!(
+        Arena::staging_bytes(MOST - 4095),
+        MOST - 4095,
+        "whole pages"
+    );
+    assert_eq!(OpPool::arena_bytes(MOST), MOST);
+}
+
+#[test]
 fn misaligned_memory_is_no_arena() {
     let memory = arena_memory(8192);
     let (_, odd) = memory.split_at_mut(64);

@@ -116,7 +116,7 @@ impl JournalSize {
     /// Staging memory; carved first.
     pub(crate) const fn staging_bytes(&self) -> usize {
         Arena::staging_bytes(self.commit_bytes as usize)
-            + Arena::staging_bytes(self.page_bytes as usize)
+            .saturating_add(Arena::staging_bytes(self.page_bytes as usize))
     }
 }
 

@@ -72,7 +72,7 @@ fn carve(layout: &Layout, arena: &mut Arena) -> Option<Carved> {
     let zero_memory = Staging::carve(arena, &mut holders, options.zero_memory_bytes)?;
     let mut scratch = OpQueue::new();
     let block_bytes = u32::try_from(layout.shape.block_bytes()).ok()?;
-    for _ in 0..options.scratch_blocks {
+    for _ in 0..layout.scratch_blocks() {
         if let Staging::Whole(op) = Staging::carve(arena, &mut holders, block_bytes)? {
             scratch.push_back(op);
         }

@@ -102,9 +102,18 @@ impl Layout {
         })
     }
 
+    /// Blocks of memory for copies. Only what is written over a base is copied.
+    pub(crate) const fn scratch_blocks(&self) -> u16 {
+        if self.header.has_bitmap() && !self.options.read_only {
+            self.options.scratch_blocks
+        } else {
+            0
+        }
+    }
+
     /// Op records that hold staging memory: commit, pages, zeros, and each block of scratch.
     pub(crate) const fn holder_count(&self) -> u32 {
-        3 + self.options.scratch_blocks as u32
+        3 + self.scratch_blocks() as u32
     }
 
     /// The image's header.

@@ -50,6 +50,15 @@ impl MemoryParts {
     }
 }
 
+/// Bytes of a device as bytes of memory; `usize::MAX` if no memory is that large.
+const fn in_memory(bytes: u64) -> usize {
+    if bytes > usize::MAX as u64 {
+        usize::MAX
+    } else {
+        bytes as usize
+    }
+}
+
 impl Layout {
     /// Bytes of arena that [`Opening::new`](super::Opening::new) needs, exactly. The arena must
     /// start at a multiple of 4096.
@@ -65,16 +74,16 @@ impl Layout {
         // Both hold whole pages, the table's first.
         let table = map
             .page_bytes
-            .saturating_sub(self.header.core.bitmap.bytes as usize);
-        let scratch = Arena::staging_bytes(self.shape.block_bytes() as usize)
-            .saturating_mul(options.scratch_blocks as usize);
+            .saturating_sub(in_memory(self.header.core.bitmap.bytes));
+        let scratch = Arena::staging_bytes(in_memory(self.shape.block_bytes()))
+            .saturating_mul(self.scratch_blocks() as usize);
         let holders = OpPool::arena_bytes(self.holder_count() as usize);
         MemoryParts {
             table,
             bitmap: map.page_bytes - table,
             sealed: Arena::part_bytes::<u8>(map.sealed_bytes),
             checksums: Arena::part_bytes::<u8>(map.sum_bytes)
-                + DirtyPages::arena_bytes(map.page_count),
+                .saturating_add(DirtyPages::arena_bytes(map.page_count)),
             free_map: Allocator::arena_bytes(self.store_chunks_max),
             pending: PendingTable::arena_bytes(map.pending),
             staging: scratch
@@ -84,8 +93,8 @@ impl Layout {
             slots: Slots::arena_bytes(options.queue_depth),
             // Those that hold staging memory come first and are padded to where it starts.
             ops: Arena::staging_bytes(holders)
-                + OpPool::arena_bytes(options.part_ops as usize)
-                + OpPool::arena_bytes(JOURNAL_OPS as usize),
+                .saturating_add(OpPool::arena_bytes(options.part_ops as usize))
+                .saturating_add(OpPool::arena_bytes(JOURNAL_OPS as usize)),
         }
     }
 }

@@ -15,7 +15,8 @@ pub struct OpenOptions {
     /// Mappings that can be on their way to the journal, at least 66 to allow requests of any legal
     /// size. Rounded down to what one commit holds.
     pub pending_max: u16,
-    /// Blocks of memory for copies of partly written blocks, at least 2.
+    /// Blocks of memory for copies of partly written blocks, at least 2. None are taken for a disk
+    /// that has no base or is read-only.
     pub scratch_blocks: u16,
     /// Zeroed memory for devices without write-zeroes, bytes, a multiple of 4096.
     pub zero_memory_bytes: u32,
