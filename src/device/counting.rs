@@ -77,7 +77,8 @@ impl Counts {
         self.operations() - (self.done + self.failed)
     }
 
-    fn accept(&mut self, head: &Head) {
+    /// Adds an operation that a device accepted, for whoever counts without a [`Counting`].
+    pub fn accept(&mut self, head: &Head) {
         match head.kind {
             OpKind::Read => {
                 self.reads += 1;

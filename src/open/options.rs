@@ -44,7 +44,7 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// Depth 64, about 0.75 MiB of working memory beside the image's metadata (docs/MEMORY.md).
+    /// Depth 64, about 0.75 MiB of working memory, 0.25 MiB without a base, beside the image's metadata (docs/MEMORY.md).
     pub const DEFAULT: OpenOptions = OpenOptions {
         read_only: false,
         queue_depth: 64,

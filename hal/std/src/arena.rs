@@ -72,6 +72,12 @@ impl HeapArena {
         Some((heap, memory))
     }
 
+    /// Bytes that were allocated.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.len
+    }
+
     /// Takes the memory back; it is freed when the result is dropped.
     ///
     /// It is not freed in here, because a reference must stay valid for as long as the call that it

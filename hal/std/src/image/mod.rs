@@ -38,6 +38,7 @@ pub use create::{create, metadata_bytes, whole_store_bytes};
 pub use error::{ImageError, Part};
 pub use header::{HeaderFile, header_faults, read_header};
 pub use parts::{BaseFormat, Parts};
+pub use stores::DeviceCounts;
 pub use upkeep::{Inspected, inspect, repair};
 
 use crate::drive::Driver;
@@ -140,6 +141,19 @@ impl Image {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.stats()
+    }
+
+    /// What was asked of the devices since opening began.
+    #[must_use]
+    pub fn device_counts(&self) -> DeviceCounts {
+        self.0.device_counts()
+    }
+
+    /// Bytes of memory that the session was given when it was opened (docs/MEMORY.md). Those of a
+    /// base that is an image are not among them.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.0.memory_bytes()
     }
 
     /// How much is used.

@@ -14,7 +14,7 @@ use fvd::units::GuestOffset;
 use fvd::{Disk, Stats};
 
 use super::error::ImageError;
-use super::stores::HostStores;
+use super::stores::{DeviceCounts, HostStores};
 use super::upkeep::Inspected;
 use crate::arena::{HeapArena, Memory};
 use crate::drive::Driver;
@@ -29,6 +29,8 @@ pub(super) trait Session: Send {
     fn device_mut(&mut self) -> &mut dyn BlockDevice;
     fn header(&self) -> &Header;
     fn stats(&self) -> Stats;
+    fn device_counts(&self) -> DeviceCounts;
+    fn memory_bytes(&self) -> usize;
     fn usage(&self) -> Usage;
     fn extent_at(&self, offset: u64) -> Option<Extent>;
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>>;
@@ -160,6 +162,14 @@ impl<S: Stores + Send> Session for OpenDisk<S> {
 
     fn stats(&self) -> Stats {
         self.disk.stats()
+    }
+
+    fn device_counts(&self) -> DeviceCounts {
+        self.disk.stores().counts()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.heap.bytes()
     }
 
     fn usage(&self) -> Usage {

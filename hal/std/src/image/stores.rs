@@ -3,7 +3,7 @@
 use core::task::Waker;
 
 use fvd::buffer::Op;
-use fvd::device::{BlockDevice, DeviceError, Geometry, When, refuse};
+use fvd::device::{BlockDevice, Counts, DeviceError, Geometry, When, refuse};
 use fvd::stores::{Role, Stores};
 use fvd::units::Instant;
 
@@ -15,6 +15,31 @@ pub(super) struct HostStores<S> {
     base: Option<Base>,
     /// Whom to ask first, in turn, so that neither starves.
     turn: bool,
+    counts: DeviceCounts,
+}
+
+/// Operations that the engine sent to the devices of an image, by what they are for. A flush of a
+/// device with metadata and data counts once.
+///
+/// Counted when they are accepted; `refusals`, `done` and `failed` stay 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceCounts {
+    /// Header, journal, table, bitmap.
+    pub metadata: Counts,
+    /// The guest's bytes.
+    pub data: Counts,
+    /// The base.
+    pub base: Counts,
+}
+
+impl DeviceCounts {
+    fn of_mut(&mut self, role: Role) -> &mut Counts {
+        match role {
+            Role::Metadata => &mut self.metadata,
+            Role::Data => &mut self.data,
+            Role::Base => &mut self.base,
+        }
+    }
 }
 
 impl<S> HostStores<S> {
@@ -23,7 +48,12 @@ impl<S> HostStores<S> {
             stores,
             base,
             turn: false,
+            counts: DeviceCounts::default(),
         }
+    }
+
+    pub(super) fn counts(&self) -> DeviceCounts {
+        self.counts
     }
 
     pub(super) fn base(&self) -> Option<&Base> {
@@ -47,11 +77,14 @@ impl<S: Stores> Stores for HostStores<S> {
     }
 
     fn submit(&mut self, role: Role, op: Op) -> Result<(), Op> {
+        let head = op.head();
         match (role, &mut self.base) {
             (Role::Metadata | Role::Data, _) => self.stores.submit(role, op),
             (Role::Base, Some(base)) => base.submit(op),
             (Role::Base, None) => refuse(op, DeviceError::Unsupported),
-        }
+        }?;
+        self.counts.of_mut(role).accept(&head);
+        Ok(())
     }
 
     fn notify(&mut self) {

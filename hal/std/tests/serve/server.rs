@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::cli::Folder;
@@ -14,7 +14,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     child: Child,
     pub(crate) socket: PathBuf,
-    errors: BufReader<std::process::ChildStderr>,
+    errors: BufReader<ChildStderr>,
+    printed: BufReader<ChildStdout>,
 }
 
 impl Server {
@@ -30,6 +31,7 @@ impl Server {
             .spawn()
             .expect("fvd runs");
         let mut errors = BufReader::new(child.stderr.take().expect("piped"));
+        let printed = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         errors.read_line(&mut line).expect("readable");
         assert!(line.starts_with("fvd: serving"), "{line}");
@@ -37,6 +39,7 @@ impl Server {
             child,
             socket,
             errors,
+            printed,
         }
     }
 
@@ -75,9 +78,16 @@ impl Server {
         assert!(status.success(), "{status}: {said}");
         assert!(!self.socket.exists(), "the socket is gone");
         let mut printed = String::new();
-        let mut out = self.child.stdout.take().expect("piped");
-        out.read_to_string(&mut printed).expect("text");
+        self.printed.read_to_string(&mut printed).expect("text");
         printed
+    }
+
+    /// The counters now; it must have been started with `--stats`.
+    pub(crate) fn counters(&mut self) -> serde_json::Value {
+        self.signal("USR1");
+        let mut line = String::new();
+        self.printed.read_line(&mut line).expect("text");
+        serde_json::from_str(&line).expect("JSON")
     }
 
     fn wait(&mut self) -> std::process::ExitStatus {

@@ -21,7 +21,7 @@ fn text(output: &Output) -> String {
 }
 
 /// Runs a test with each way to carry out operations on files.
-fn on_every_adapter(test: fn(&str)) {
+pub(crate) fn on_every_adapter(test: fn(&str)) {
     let buffered = How {
         aio: Aio::IoUring,
         cache: Cache::Buffered,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fvd::Stats;
+use fvd::device::Counts;
 use fvd_std::drive::Driver;
 use fvd_std::file::{FileDevice, FileOptions};
 use fvd_std::image::{Access, Image, Parts};
@@ -41,7 +41,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8, Failure> {
             };
             let mut driver = Driver::new();
             let mut image = Image::open(&mut driver, &args.image, access, &parts).doing(cannot)?;
-            let served = serve(args, &mut signals, &mut image, |image| Some(image.stats()));
+            let served = serve(args, &mut signals, &mut image, |image| {
+                Some(image_stats(image))
+            });
             // Whatever became of the clients, the image is closed in good order.
             let closed = image.close(&mut driver).doing(cannot);
             served.and(closed)?;
@@ -87,7 +89,7 @@ fn serve<D: Disk>(
     args: &ServeArgs,
     signals: &mut Signals,
     disk: &mut D,
-    stats: impl Fn(&D) -> Option<Stats>,
+    stats: impl Fn(&D) -> Option<Value>,
 ) -> Result<(), Failure> {
     let cannot = || format!("cannot serve {}", Shown(&args.image));
     let place = Place::open(args)?;
@@ -111,7 +113,7 @@ fn serve<D: Disk>(
 }
 
 /// One line of JSON on standard output.
-fn print_stats(counters: &Counters, disk: Option<Stats>) {
+fn print_stats(counters: &Counters, disk: Option<Value>) {
     let line = json!({
         "connections": counters.connections,
         "refused_connections": counters.refused_connections,
@@ -119,13 +121,14 @@ fn print_stats(counters: &Counters, disk: Option<Stats>) {
         "errors": counters.errors,
         "read_bytes": counters.read_bytes,
         "written_bytes": counters.written_bytes,
-        "disk": disk.map(disk_stats),
+        "disk": disk,
     });
     // The clients matter more than whoever reads the counters.
     let _ = output::print(format_args!("{line}\n"));
 }
 
-fn disk_stats(stats: Stats) -> Value {
+fn image_stats(image: &Image) -> Value {
+    let (stats, devices) = (image.stats(), image.device_counts());
     json!({
         "requests": stats.requests,
         "forwarded": stats.forwarded,
@@ -143,6 +146,26 @@ fn disk_stats(stats: Stats) -> Value {
         "metadata_writes": stats.metadata_writes,
         "growths": stats.growths,
         "protocol_errors": stats.protocol_errors,
+        "memory_bytes": image.memory_bytes(),
+        "devices": {
+            "metadata": device_counts(&devices.metadata),
+            "data": device_counts(&devices.data),
+            "base": device_counts(&devices.base),
+        },
+    })
+}
+
+fn device_counts(counts: &Counts) -> Value {
+    json!({
+        "reads": counts.reads,
+        "read_bytes": counts.read_bytes,
+        "writes": counts.writes,
+        "write_bytes": counts.write_bytes,
+        "fua_writes": counts.fua_writes,
+        "flushes": counts.flushes,
+        "discards": counts.discards,
+        "write_zeroes": counts.write_zeroes,
+        "grows": counts.grows,
     })
 }
 
