@@ -81,6 +81,7 @@ keep! {
     fn(Counting<Unknown>) -> Unknown = Counting::into_inner;
     fn(&Counts) -> u64 = Counts::operations;
     fn(&Counts, OpKind) -> u64 = Counts::of;
+    fn(&mut Counts, &Head) = Counts::accept;
     fn(Unknown, FailNth) -> Faulty = Fault::new;
     fn(&Faulty) -> &FailNth = Fault::plan;
     fn(&mut Faulty) -> &mut FailNth = Fault::plan_mut;
