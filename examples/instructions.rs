@@ -4,6 +4,8 @@
 //! operations and once with 2 N, so that the difference is N operations and nothing else. Every case
 //! runs on a disk and, as the same loop, on the bare device below it. Both devices do nothing but
 //! complete, so what is left is the engine. Ends with 1 if a bar is missed that was met before.
+//!
+//! With the argument `sizes` it compares disks of 1 GiB and 16 TiB instead.
 
 use core::mem::MaybeUninit;
 use std::process::{Command, ExitCode};
@@ -11,7 +13,7 @@ use std::process::{Command, ExitCode};
 use fvd::buffer::{ARENA_ALIGN, Arena, Head, Loan, OpPool, OpQueue};
 use fvd::create::CREATE_ARENA_BYTES;
 use fvd::device::{BlockDevice, Null, OpFlags, OpKind, Ram, Status};
-use fvd::format::{CreateParams, ImageId, StoreChoice, plan_layout};
+use fvd::format::{CreateParams, ImageId, JournalChoice, StoreChoice, plan_layout};
 use fvd::open::OpenOptions;
 use fvd::stores::Two;
 use fvd::units::Instant;
@@ -24,10 +26,49 @@ const COUNT: u64 = 6400;
 /// Largest batch.
 const BATCH: u64 = 32;
 const CHUNK_BYTES: u64 = 1 << 20;
-/// Chunks of the disk: a first write for each operation of the longer run.
-const CHUNKS: u64 = 2 * COUNT;
-/// Chunks that are mapped where a case needs mapped ones; a power of two.
-const CHUNKS_MAPPED: u64 = 4096;
+/// Operations of the shorter run where sizes are compared; the small disk has no room for more first
+/// writes.
+const COUNT_SIZES: u64 = 480;
+
+/// How large a disk is, and which part of it is used.
+#[derive(Clone, Copy)]
+struct Size {
+    chunks: u64,
+    /// Chunks that are written to for the first time; those of the longer run at least.
+    used: u64,
+    /// Chunks that are mapped where a case needs mapped ones; a power of two.
+    mapped: u64,
+    journal: JournalChoice,
+}
+
+/// A first write for each operation of the longer run, side by side.
+const USUAL: Size = Size {
+    chunks: 2 * COUNT,
+    used: 2 * COUNT,
+    mapped: 4096,
+    journal: JournalChoice::Auto,
+};
+
+/// As many chunks at every size, all over the disk, and no checkpoint.
+const fn spread(chunks: u64) -> Size {
+    Size {
+        chunks,
+        used: 1024,
+        mapped: 512,
+        journal: JournalChoice::Bytes(4 << 20),
+    }
+}
+
+impl Size {
+    const fn bytes(&self) -> u64 {
+        self.chunks * CHUNK_BYTES
+    }
+
+    /// The `index`-th chunk that is used, in bytes.
+    const fn chunk(&self, index: u64) -> u64 {
+        index * (self.chunks / self.used) * CHUNK_BYTES
+    }
+}
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,14 +127,19 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
         [] => report(),
-        [on, case, batch, count] => {
+        [what] if what == "sizes" => compare_sizes(),
+        [on, case, batch, count, chunks @ ..] => {
             let (case, ..) = CASES.iter().find(|c| c.1 == case).expect("a case");
             let number = |text: &String| text.parse().expect("a number");
-            run(on == "disk", *case, number(batch), number(count));
+            let size = chunks
+                .first()
+                .map_or(USUAL, |chunks| spread(number(chunks)));
+            run(on == "disk", *case, number(batch), number(count), size);
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("no arguments: print the table; disk|bare CASE BATCH COUNT: run one case");
+            eprintln!("no arguments or `sizes`: print a table");
+            eprintln!("disk|bare CASE BATCH COUNT [CHUNKS]: run one case");
             ExitCode::from(2)
         }
     }
@@ -101,8 +147,7 @@ fn main() -> ExitCode {
 
 /// Counts every case and prints the table.
 fn report() -> ExitCode {
-    if cfg!(debug_assertions) {
-        eprintln!("this is a debug build: add --release");
+    if is_slow() {
         return ExitCode::from(2);
     }
     println!("| operation | in flight | disk | bare device | **engine** | bar |");
@@ -110,8 +155,8 @@ fn report() -> ExitCode {
     let mut broken = false;
     for (_, case, name, bars) in CASES {
         for (batch, bar) in [1, BATCH].into_iter().zip(bars) {
-            let disk = instructions("disk", case, batch);
-            let bare = instructions("bare", case, batch);
+            let disk = instructions(&["disk", case], batch, COUNT, &[]);
+            let bare = instructions(&["bare", case], batch, COUNT, &[]);
             let engine = disk.saturating_sub(bare);
             let missed = engine > bar.most;
             broken |= missed && bar.gates;
@@ -127,19 +172,52 @@ fn report() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Counts every case on a small disk and on a large one, one operation at a time.
+fn compare_sizes() -> ExitCode {
+    const CHUNKS: [&str; 2] = ["1024", "16777216"];
+    if is_slow() {
+        return ExitCode::from(2);
+    }
+    println!("| operation | 1 GiB | 16 TiB |");
+    println!("| --- | ---: | ---: |");
+    for (_, case, name, _) in CASES {
+        let [small, large] =
+            CHUNKS.map(|chunks| instructions(&["disk", case], 1, COUNT_SIZES, &[chunks]));
+        println!("| {name} | {small} | {large} |");
+    }
+    ExitCode::SUCCESS
+}
+
+/// Whether this build is not worth counting; says so.
+fn is_slow() -> bool {
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: add --release");
+    }
+    cfg!(debug_assertions)
+}
+
 /// Instructions per operation: the difference of two runs.
-fn instructions(on: &str, case: &str, batch: u64) -> u64 {
-    let [once, twice] = [COUNT, 2 * COUNT].map(|count| collected(on, case, batch, count));
-    (twice - once + COUNT / 2) / COUNT
+fn instructions(what: &[&str], batch: u64, count: u64, size: &[&str]) -> u64 {
+    let [once, twice] = [count, 2 * count].map(|count| {
+        let numbers = [batch.to_string(), count.to_string()];
+        let numbers = numbers.iter().map(String::as_str);
+        collected(
+            what.iter()
+                .copied()
+                .chain(numbers)
+                .chain(size.iter().copied()),
+        )
+    });
+    (twice - once + count / 2) / count
 }
 
 /// Instructions of one run under valgrind.
-fn collected(on: &str, case: &str, batch: u64, count: u64) -> u64 {
+fn collected<'a>(arguments: impl Iterator<Item = &'a str>) -> u64 {
     let program = std::env::current_exe().expect("this program has a path");
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(program)
-        .args([on, case, &batch.to_string(), &count.to_string()])
+        .args(arguments)
         .output()
         .expect("valgrind runs (`.ci/run setup` installs it)");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -153,12 +231,12 @@ fn collected(on: &str, case: &str, batch: u64, count: u64) -> u64 {
 // One run
 // ---------------------------------------------------------------------------------------------
 
-fn run(on_disk: bool, case: Case, batch: u64, count: u64) {
-    let mut caller = Caller::new();
+fn run(on_disk: bool, case: Case, batch: u64, count: u64, size: Size) {
+    let mut caller = Caller::new(size);
     if on_disk {
-        let mut disk = disk();
+        let mut disk = disk(&size);
         let mapped = matches!(case, Case::MappedRead | Case::MappedWrite);
-        for first in (0..if mapped { CHUNKS_MAPPED } else { 0 }).step_by(BATCH as usize) {
+        for first in (0..if mapped { size.mapped } else { 0 }).step_by(BATCH as usize) {
             caller.first_writes(&mut disk, first, BATCH);
             caller.flushes(&mut disk, 1);
         }
@@ -167,27 +245,35 @@ fn run(on_disk: bool, case: Case, batch: u64, count: u64) {
         assert_eq!(stats.protocol_errors, 0);
         println!("{stats:?}");
     } else {
-        let mut device = Null::new(CHUNKS * CHUNK_BYTES);
+        let mut device = Null::new(size.bytes());
         caller.operations(&mut device, case, batch, count);
     }
 }
 
 /// A disk with a table and no base. Its metadata is in RAM, since opening reads it; its data is
 /// nowhere.
-fn disk() -> Disk<Two<Ram, Null>> {
-    let device_bytes = (CHUNKS + 64) * CHUNK_BYTES;
+fn disk(size: &Size) -> Disk<Two<Ram, Null>> {
+    let device_bytes = size.bytes() + 64 * CHUNK_BYTES;
     let header = plan_layout(&CreateParams {
         store: StoreChoice::FixedZeroed { device_bytes },
         external_data: true,
-        ..CreateParams::new(CHUNKS * CHUNK_BYTES, ImageId(*b"made at random!!"))
+        journal: size.journal,
+        ..CreateParams::new(size.bytes(), ImageId(*b"made at random!!"))
     })
     .expect("a legal image");
     let wait = |_| Instant::ZERO;
-    let metadata = Ram::new(vec![0; 1 << 20].leak());
+    // Table, checksums, free map: less than 6 bytes for each chunk.
+    let grows = 6 * size.chunks as usize;
+    let metadata = Ram::new(vec![0; (6 << 20) + grows].leak());
     let made = blocking::create(metadata, header, true, memory(CREATE_ARENA_BYTES), wait);
     made.result.expect("created");
     let stores = Two::new(made.device, Null::new(device_bytes));
-    let opened = blocking::open(stores, OpenOptions::DEFAULT, memory(2 << 20), wait);
+    let opened = blocking::open(
+        stores,
+        OpenOptions::DEFAULT,
+        memory((2 << 20) + grows),
+        wait,
+    );
     opened.unwrap_or_else(|failure| panic!("{}", failure.error))
 }
 
@@ -199,12 +285,13 @@ fn memory(bytes: usize) -> &'static mut [MaybeUninit<u8>] {
 
 /// A guest with a fixed set of ops, each with its buffer, and ops for flushes.
 struct Caller {
+    size: Size,
     data: OpQueue,
     flush: OpQueue,
 }
 
 impl Caller {
-    fn new() -> Caller {
+    fn new(size: Size) -> Caller {
         let ops = 2 * BATCH as u32;
         let mut arena = Arena::new(memory(OpPool::arena_bytes(ops as usize))).expect("aligned");
         let mut pool = OpPool::carve(&mut arena, ops).expect("room");
@@ -217,7 +304,7 @@ impl Caller {
             data.push_back(op);
             flush.push_back(pool.take(head(OpKind::Flush, 0, 0)).expect("room"));
         }
-        Caller { data, flush }
+        Caller { size, data, flush }
     }
 
     fn operations<D: BlockDevice>(&mut self, device: &mut D, case: Case, batch: u64, count: u64) {
@@ -236,16 +323,21 @@ impl Caller {
 
     /// Requests at scattered places of the mapped part.
     fn anywhere<D: BlockDevice>(&mut self, device: &mut D, kind: OpKind, first: u64, batch: u64) {
-        const PLACES: u64 = CHUNKS_MAPPED * CHUNK_BYTES / OPERATION_BYTES;
-        let place = |index: u64| index.wrapping_mul(0x9E37_79B9) % PLACES * OPERATION_BYTES;
+        const IN_CHUNK: u64 = CHUNK_BYTES / OPERATION_BYTES;
+        let size = self.size;
+        let place = |index: u64| {
+            let place = index.wrapping_mul(0x9E37_79B9) % (size.mapped * IN_CHUNK);
+            size.chunk(place / IN_CHUNK) + place % IN_CHUNK * OPERATION_BYTES
+        };
         let heads = (first..first + batch).map(|index| head(kind, place(index), OPERATION_BYTES));
         requests(device, &mut self.data, heads);
     }
 
     /// One write to each of the chunks from `first` on.
     fn first_writes<D: BlockDevice>(&mut self, device: &mut D, first: u64, batch: u64) {
+        let size = self.size;
         let heads = (first..first + batch)
-            .map(|chunk| head(OpKind::Write, chunk * CHUNK_BYTES, OPERATION_BYTES));
+            .map(|index| head(OpKind::Write, size.chunk(index), OPERATION_BYTES));
         requests(device, &mut self.data, heads);
     }
 
