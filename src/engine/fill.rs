@@ -21,9 +21,8 @@ impl<S: Stores> Disk<S> {
     pub(super) fn fill_start(&self, start: u64) -> u64 {
         let shape = &self.map.shape;
         let block = shape.block_of(GuestOffset(start));
-        let begin = shape.block_start(block).0;
         if start < self.map.cover_bytes && self.in_base(block) {
-            begin
+            shape.block_start(block).0
         } else {
             start
         }
@@ -33,9 +32,8 @@ impl<S: Stores> Disk<S> {
     pub(super) fn fill_end(&self, end: u64) -> u64 {
         let shape = &self.map.shape;
         let block = shape.block_of(GuestOffset(end.saturating_sub(1)));
-        let stop = self.block_end(block);
         if self.in_base(block) {
-            stop.max(end)
+            self.block_end(block).max(end)
         } else {
             end
         }
@@ -80,6 +78,10 @@ impl<S: Stores> Disk<S> {
     pub(super) fn continue_fill(&mut self, index: u16) -> Step {
         let ranges = [self.fill_range(index, 0), self.fill_range(index, 1)];
         let needed = ranges.iter().filter(|(from, to)| from < to).count();
+        if needed == 0 {
+            // What may be in flight is an eager unit, which data goes along with.
+            return self.enter_data_state(index);
+        }
         for (which, (from, to)) in ranges.into_iter().enumerate() {
             let Some(slot) = self.slots.get_mut(index) else {
                 return Step::InFlight;
@@ -103,13 +105,19 @@ impl<S: Stores> Disk<S> {
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
-        // Without a copy to wait for, what is in flight is an eager unit, which data goes along with.
-        if needed != 0 && slot.outstanding != 0 {
+        if slot.outstanding != 0 {
             return Step::InFlight;
         }
         if slot.error.is_some() {
             return self.end_write(index);
         }
+        self.enter_data_state(index)
+    }
+
+    fn enter_data_state(&mut self, index: u16) -> Step {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Step::InFlight;
+        };
         slot.cursor = slot.extent_start;
         slot.state = if slot.head.kind == OpKind::Write {
             State::Writing

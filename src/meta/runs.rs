@@ -50,7 +50,7 @@ impl Map {
                 bytes: end.saturating_sub(start),
             };
         }
-        match self.mapped_whole(start, end) {
+        match self.one_chunk(start, end) {
             Some(run) => run,
             None => self.run_of_pieces(start, end),
         }
@@ -76,26 +76,28 @@ impl Map {
         run
     }
 
-    /// What most requests are, found in a third of the instructions: a range within one mapped chunk
-    /// of a disk that has no base to ask for.
+    /// What most requests are, found in a third of the instructions: a range within one chunk of a
+    /// disk that has no base to ask for.
     #[inline]
-    fn mapped_whole(&self, start: u64, end: u64) -> Option<Run> {
+    fn one_chunk(&self, start: u64, end: u64) -> Option<Run> {
         let shape = &self.shape;
         let chunk = shape.chunk_of(GuestOffset(start));
         let inside = shape.within_chunk(GuestOffset(start));
         let bytes = end.saturating_sub(start);
-        let one_chunk = inside.saturating_add(bytes) <= shape.chunk_bytes();
-        if self.bitmap_blocks != 0 || !one_chunk {
+        let fits = inside.saturating_add(bytes) <= shape.chunk_bytes();
+        if self.bitmap_blocks != 0 || !fits {
             return None;
         }
-        let TableEntry::Chunk(at) = self.entry(chunk) else {
-            return None; // without a table, too
+        let source = match self.entry(chunk) {
+            TableEntry::Chunk(at) => {
+                let offset = self.data_offset.wrapping_add(shape.store_chunk_start(at));
+                Source::Store(offset.wrapping_add(inside))
+            }
+            TableEntry::Unmapped => Source::Zero,
+            // Without a table, too.
+            TableEntry::Unreadable | TableEntry::Split(_) => return None,
         };
-        let offset = self.data_offset.wrapping_add(shape.store_chunk_start(at));
-        Some(Run {
-            source: Source::Store(offset.wrapping_add(inside)),
-            bytes,
-        })
+        Some(Run { source, bytes })
     }
 
     /// The run from `start` within one chunk.
