@@ -143,9 +143,10 @@ impl PendingTable {
     }
 
     pub(super) fn bucket_of(&self, chunk: u32) -> usize {
-        // Fibonacci hashing: neighbours spread, which is what sequential first writes need.
-        let hash = chunk.wrapping_mul(0x9E37_79B1) >> 7;
-        hash as usize & (self.buckets.len().wrapping_sub(1))
+        // Fibonacci hashing: neighbours spread, which is what sequential first writes need. The high bits
+        // count, since the low ones are 0 for chunks that lie a large power of two apart.
+        let hash = u64::from(chunk.wrapping_mul(0x9E37_79B1));
+        ((hash * self.buckets.len() as u64) >> 32) as usize
     }
 
     pub(crate) fn free_count(&self) -> usize {

@@ -200,6 +200,15 @@ fn a_new_entry_remembers_nothing_of_the_one_before() {
 }
 
 #[test]
+fn chunks_that_lie_a_power_of_two_apart_spread_over_the_buckets() {
+    let table = table(64);
+    for shift in 0..=26 {
+        let buckets: BTreeSet<usize> = (0..64).map(|c| table.bucket_of(c << shift)).collect();
+        assert!(buckets.len() >= 16, "{shift}: {buckets:?}");
+    }
+}
+
+#[test]
 fn neighbours_spread_over_the_buckets() {
     // Sequential first writes are the usual case; each look-up should be one step or two.
     let table = table(64);
