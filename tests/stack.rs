@@ -152,12 +152,11 @@ fn redeem(loan: Loan<&'static mut [u8]>, lease: Lease) -> &'static mut [u8] {
         .unwrap_or_else(|_| panic!("the same lease"))
 }
 
-/// Deepest call there may be, bytes, and what the checks of a test build add. The goal is 4 KiB: in an
-/// optimised build all calls but `Probe::poll` keep to it.
+/// Deepest call there may be, bytes, and what the checks of a test build add.
 const BOUND_BYTES: usize = if cfg!(debug_assertions) {
     12 << 10
 } else {
-    5 << 10
+    4 << 10
 };
 
 #[test]

@@ -138,6 +138,40 @@ pub struct ChosenSlot {
     pub crc: u32,
 }
 
+/// All in place, because a header is large and stacks are small where this crate runs. After an error
+/// it is half read.
+impl ChosenSlot {
+    /// What reading starts from.
+    pub(crate) const NONE: ChosenSlot = ChosenSlot {
+        header: Header::NONE,
+        slot: SlotIndex::First,
+        other_valid: false,
+        crc: 0,
+    };
+
+    /// [`read_header`]
+    pub(crate) fn read(&mut self, start: &[u8], limits: &Limits) -> Result<(), FormatError> {
+        match Dialect::detect(start) {
+            Some(dialect) if dialect.is_old() => {
+                // There is no other one, and nothing to tell it by.
+                (self.slot, self.other_valid, self.crc) = (SlotIndex::First, true, 0);
+                super::old::parse(dialect, start, &mut self.header)
+            }
+            _ => {
+                let (first, second) = start.split_at(start.len().min(super::SLOT_BYTES));
+                self.choose(first, second, limits)
+            }
+        }
+    }
+
+    fn choose(&mut self, first: &[u8], second: &[u8], limits: &Limits) -> Result<(), FormatError> {
+        let (raw, slot, other_valid) = pick(first, second)?;
+        (self.slot, self.other_valid) = (slot, other_valid);
+        self.crc = raw.crc.get();
+        self.header.parse_raw(raw, limits)
+    }
+}
+
 /// What the bytes of one slot are, before any rule is checked.
 enum SlotState<'a> {
     /// Magics, version and CRC are right.
@@ -158,13 +192,9 @@ enum SlotState<'a> {
 /// version, `Limit` for a name of more than 255 bytes (15 for the name of a format) and for sizes
 /// beyond what this crate takes. For one of version 2, what [`choose_slot`] says.
 pub fn read_header(start: &[u8], limits: &Limits) -> Result<ChosenSlot, FormatError> {
-    match Dialect::detect(start) {
-        Some(dialect) if dialect.is_old() => super::old::parse(dialect, start),
-        _ => {
-            let (first, second) = start.split_at(start.len().min(super::SLOT_BYTES));
-            choose_slot(first, second, limits)
-        }
-    }
+    let mut chosen = ChosenSlot::NONE;
+    chosen.read(start, limits)?;
+    Ok(chosen)
 }
 
 /// Picks the header out of both slots, 4096 bytes each as they were on the device. A device that
@@ -180,32 +210,32 @@ pub fn choose_slot(
     second: &[u8],
     limits: &Limits,
 ) -> Result<ChosenSlot, FormatError> {
+    let mut chosen = ChosenSlot::NONE;
+    chosen.choose(first, second, limits)?;
+    Ok(chosen)
+}
+
+/// The slot that counts, whether the other one is valid too, and what is in it.
+fn pick<'a>(
+    first: &'a [u8],
+    second: &'a [u8],
+) -> Result<(&'a RawSlot, SlotIndex, bool), FormatError> {
     use SlotState::{Damaged, Foreign, OtherVersion, Valid};
-    let (raw, slot, other_valid) = match (classify(first), classify(second)) {
-        (OtherVersion(error), _) | (_, OtherVersion(error)) => return Err(error),
+    match (classify(first), classify(second)) {
+        (OtherVersion(error), _) | (_, OtherVersion(error)) => Err(error),
         // Every dialect starts at byte 0. Another one there means that the image was made anew and
         // that slot 1 is a left-over, however valid.
-        (Foreign(error), _) if is_other_dialect(first) => return Err(error),
-        (Damaged(error), _) | (_, Damaged(error)) if error.field == Field::HeaderSlot => {
-            return Err(error);
-        }
-        (Valid(first), Valid(second)) => match newer_slot(first, second)? {
+        (Foreign(error), _) if is_other_dialect(first) => Err(error),
+        (Damaged(error), _) | (_, Damaged(error)) if error.field == Field::HeaderSlot => Err(error),
+        (Valid(first), Valid(second)) => Ok(match newer_slot(first, second)? {
             SlotIndex::First => (first, SlotIndex::First, true),
             SlotIndex::Second => (second, SlotIndex::Second, true),
-        },
-        (Valid(raw), _) => (raw, SlotIndex::First, false),
-        (_, Valid(raw)) => (raw, SlotIndex::Second, false),
+        }),
+        (Valid(raw), _) => Ok((raw, SlotIndex::First, false)),
+        (_, Valid(raw)) => Ok((raw, SlotIndex::Second, false)),
         // Damage to a slot of ours says more than what the other one is not.
-        (Damaged(error), _) | (_, Damaged(error)) | (Foreign(error), _) => return Err(error),
-    };
-    let mut chosen = ChosenSlot {
-        header: Header::NONE,
-        slot,
-        other_valid,
-        crc: raw.crc.get(),
-    };
-    chosen.header.parse_raw(raw, limits)?;
-    Ok(chosen)
+        (Damaged(error), _) | (_, Damaged(error)) | (Foreign(error), _) => Err(error),
+    }
 }
 
 /// What is wrong with each slot by itself, before any rule is applied: for those who want to know

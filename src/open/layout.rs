@@ -38,18 +38,18 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Checks the devices against the header and computes all sizes.
+    /// Checks the devices against the header and computes all sizes. `options` are within their limits.
+    #[inline(never)] // its frame must not be there while the header is read
     pub(crate) fn new<S: Stores>(
         stores: &S,
         chosen: &ChosenSlot,
-        options: OpenOptions,
+        options: &OpenOptions,
         purpose: Purpose,
     ) -> Result<Layout, OpenError> {
-        let header = chosen.header;
-        let options = options.clamped();
+        let header = &chosen.header;
         let shape = header.shape();
-        let metadata = checked(stores, Role::Metadata, &header, &shape, &options)?;
-        let data = checked(stores, Role::Data, &header, &shape, &options)?;
+        let metadata = checked(stores, Role::Metadata, header, &shape, options)?;
+        let data = checked(stores, Role::Data, header, &shape, options)?;
         if header.has_external_data() == S::SHARED {
             return Err(OpenError::DataDevice { wanted: S::SHARED });
         }
@@ -79,26 +79,26 @@ impl Layout {
                 result?;
             }
         }
-        let base = check_base(stores, &header, &shape, &options)?;
+        let base = check_base(stores, header, &shape, options)?;
         let base_bytes = base.map_or(0, |base| base.capacity_bytes.min(header.core.base_bytes));
         let limits = transfer_limits(&data, base.as_ref());
-        if !options.read_only && request_bytes_max(&header, &shape, &options) < PAGE_BYTES_U64 {
+        if !options.read_only && request_bytes_max(header, &shape, options) < PAGE_BYTES_U64 {
             let chunks = shape.block_bytes().div_ceil(shape.chunk_bytes().max(1));
             return Err(OpenError::BlocksTooWide { chunks });
         }
         Ok(Layout {
-            header,
+            header: *header,
             slot: chosen.slot,
             purpose,
             doubtful_slot: chosen.other_valid.then_some(chosen.crc),
             shape,
-            options,
-            geometry: disk_geometry(&header, &shape, &options, &data, base.as_ref()),
+            options: *options,
+            geometry: disk_geometry(header, &shape, options, &data, base.as_ref()),
             limits,
             base_bytes,
-            map: map_size(&header, &options),
-            journal: JournalSize::new(&header),
-            store_chunks_max: store_chunks_max(&header, &data),
+            map: map_size(header, options),
+            journal: JournalSize::new(header),
+            store_chunks_max: store_chunks_max(header, &data),
         })
     }
 

@@ -6,9 +6,7 @@ use core::task::Poll;
 use crate::buffer::{Arena, Head, Lease, Op, OpPool, Part};
 use crate::device::{DeviceError, OpKind, Status, When};
 use crate::engine::Tag;
-use crate::format::{
-    Dialect, Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex, read_header,
-};
+use crate::format::{ChosenSlot, Dialect, Field, FormatError, HEADER_BYTES, SLOT_BYTES, SlotIndex};
 use crate::stores::{Role, Stores};
 use crate::units::Instant;
 
@@ -105,7 +103,7 @@ impl<S: Stores> Probe<S> {
         let given = memory.len();
         let probe = |parts, unused, state| Probe {
             stores,
-            options,
+            options: options.clamped(),
             purpose,
             parts,
             unused,
@@ -144,13 +142,18 @@ impl<S: Stores> Probe<S> {
 
     /// Moves the probe on. Ready when [`Probe::finish`] can be called.
     pub fn poll(&mut self, now: Instant) -> Poll<()> {
-        if let State::Ready(_) = self.state {
-            self.start();
-        }
-        if let State::Reading = self.state
-            && let Some(op) = self.stores.poll(now)
+        let refused = match self.state {
+            State::Ready(_) => self.start(),
+            _ => None,
+        };
+        let home = match self.state {
+            State::Reading => refused.or_else(|| self.stores.poll(now)),
+            _ => None,
+        };
+        if let Some(op) = home
+            && let Some(lease) = self.on_read(op)
         {
-            self.on_read(op);
+            self.end(lease);
         }
         if let State::Ended(..) = self.state {
             Poll::Ready(())
@@ -159,11 +162,12 @@ impl<S: Stores> Probe<S> {
         }
     }
 
-    fn start(&mut self) {
+    /// Sends the next read. Returns it if the device refused it for good.
+    fn start(&mut self) -> Option<Op> {
         let State::Ready(lease) = core::mem::replace(&mut self.state, State::Reading) else {
-            return;
+            return None;
         };
-        let Some(parts) = &mut self.parts else { return };
+        let parts = self.parts.as_mut()?;
         let capacity = self
             .stores
             .geometry(Role::Metadata)
@@ -171,33 +175,34 @@ impl<S: Stores> Probe<S> {
         if capacity < HEADER_BYTES {
             // SPEC.md §3.4: what is shorter than a header is a damaged image.
             let error = FormatError::corrupt(Field::HeaderSlot, capacity);
-            self.state = State::Ended(Err(error.into()), Some(lease));
-            return;
+            self.fail(error.into(), Some(lease));
+            return None;
         }
         let head = Head::new(OpKind::Read, self.slot.offset(), SLOT_BYTES as u64)
             .with_tag(Tag::open(Role::Metadata).word());
-        let Some(mut op) = parts.pool.take(head) else {
-            return;
-        };
-        if op.push(lease).is_err() {
-            return;
-        }
+        let mut op = parts.pool.take(head)?;
+        op.push(lease).ok()?;
         match self.stores.submit(Role::Metadata, op) {
-            Ok(()) => self.stores.notify(),
+            Ok(()) => {
+                self.stores.notify();
+                None
+            }
             Err(mut op) if op.status() == Status::Failed(DeviceError::Busy) => {
                 if let Some(lease) = op.pop() {
                     self.state = State::Ready(lease);
                 }
                 // The op is empty and its own pool's.
                 let _ = parts.pool.put(op);
+                None
             }
-            Err(op) => self.on_read(op),
+            Err(op) => Some(op),
         }
     }
 
-    /// A read came home: the next slot, the same once more, or the end.
-    fn on_read(&mut self, mut op: Op) {
-        let Some(parts) = &mut self.parts else { return };
+    /// A read came home: the next slot, the same once more, or the end, which the lease is returned
+    /// for.
+    fn on_read(&mut self, mut op: Op) -> Option<Lease> {
+        let parts = self.parts.as_mut()?;
         let at = self.slot.offset() as usize;
         let target = parts.bytes.get_mut(at..at + SLOT_BYTES).unwrap_or(&mut []);
         let result = match op.status() {
@@ -221,38 +226,48 @@ impl<S: Stores> Probe<S> {
                 false
             }
             Err(error) => {
-                self.state = State::Ended(Err(metadata_failed(error)), lease);
-                return;
+                self.fail(metadata_failed(error), lease);
+                return None;
             }
         };
         self.failed = result.err().filter(|_| again);
-        self.state = match lease {
-            Some(lease) if again => State::Ready(lease),
-            Some(lease) => match self.unreadable {
-                _ if self.control => State::Ended(self.layout(), Some(lease)),
-                _ if self.slot == SlotIndex::First => {
-                    self.slot = SlotIndex::Second;
-                    State::Ready(lease)
-                }
-                Some((slot, _)) => {
-                    (self.slot, self.control) = (slot.other(), true);
-                    State::Ready(lease)
-                }
-                None => State::Ended(self.layout(), Some(lease)),
-            },
-            None => State::Ended(Err(metadata_failed(DeviceError::Protocol)), None),
+        let Some(lease) = lease else {
+            self.fail(metadata_failed(DeviceError::Protocol), None);
+            return None;
         };
+        if !again {
+            match self.unreadable {
+                _ if self.control => return Some(lease),
+                _ if self.slot == SlotIndex::First => self.slot = SlotIndex::Second,
+                Some((slot, _)) => (self.slot, self.control) = (slot.other(), true),
+                None => return Some(lease),
+            }
+        }
+        self.state = State::Ready(lease);
+        None
     }
 
+    fn fail(&mut self, error: OpenError, lease: Option<Lease>) {
+        self.state = State::Ended(Err(error), lease);
+    }
+
+    /// All is read. A layout is large and stacks are small: it has a frame of its own, once.
+    #[inline(never)]
+    fn end(&mut self, lease: Lease) {
+        self.state = State::Ended(self.layout(), Some(lease));
+    }
+
+    #[inline(never)]
     fn layout(&self) -> Result<Layout, OpenError> {
         let bytes: &[u8] = self.parts.as_ref().map_or(&[], |parts| &parts.bytes);
-        match (read_header(bytes, &self.options.limits), self.unreadable) {
+        let unreadable = self.unreadable.map(|(_, error)| metadata_failed(error));
+        let mut chosen = ChosenSlot::NONE;
+        let read = chosen.read(bytes, &self.options.limits);
+        match (read, unreadable) {
             // It has fields on both pages: what is missing would look like zeros.
-            (Ok(chosen), Some((_, error))) if chosen.header.dialect == Dialect::Reference => {
-                Err(metadata_failed(error))
-            }
-            (Ok(chosen), _) => Layout::new(&self.stores, &chosen, self.options, self.purpose),
-            (Err(_), Some((_, error))) => Err(metadata_failed(error)),
+            (Ok(()), Some(error)) if chosen.header.dialect == Dialect::Reference => Err(error),
+            (Ok(()), _) => Layout::new(&self.stores, &chosen, &self.options, self.purpose),
+            (Err(_), Some(error)) => Err(error),
             (Err(error), None) => Err(error.into()),
         }
     }

@@ -25,28 +25,27 @@ pub use table::{decode_old_entry, mask_old_entries};
 
 use super::error::{Field, FormatError};
 use super::header::Header;
-use super::slots::{ChosenSlot, Dialect, SlotIndex};
+use super::slots::Dialect;
 
 /// Bytes that the header of an old dialect occupies.
 pub const OLD_HEADER_BYTES: usize = 8192;
 
-/// Reads the header of an image of an old dialect from its first 8192 bytes.
+/// Reads the header of an image of an old dialect from its first 8192 bytes, in place.
 ///
 /// # Errors
 ///
 /// See [`super::read_header`].
-pub(super) fn parse(dialect: Dialect, start: &[u8]) -> Result<ChosenSlot, FormatError> {
-    let header = match dialect {
-        Dialect::Reference => reference::parse(start)?,
-        Dialect::Spec2011 => spec2011::parse(start)?,
-        Dialect::Fvd2 => return Err(FormatError::unsupported(Field::OldVersion, 2)),
-    };
-    Ok(ChosenSlot {
-        header,
-        slot: SlotIndex::First,
-        other_valid: true,
-        crc: 0,
-    })
+pub(super) fn parse(
+    dialect: Dialect,
+    start: &[u8],
+    header: &mut Header,
+) -> Result<(), FormatError> {
+    header.dialect = dialect;
+    match dialect {
+        Dialect::Reference => reference::parse(start, header),
+        Dialect::Spec2011 => spec2011::parse(start, header),
+        Dialect::Fvd2 => Err(FormatError::unsupported(Field::OldVersion, 2)),
+    }
 }
 
 /// Where an old header says whether recovery is needed.

@@ -11,7 +11,7 @@ use crate::format::common::{CopySettings, Core};
 use crate::format::error::{Field, FormatError};
 use crate::format::header::Header;
 use crate::format::regions::Region;
-use crate::format::slots::{Dialect, MAGIC_REFERENCE, VERSION_1};
+use crate::format::slots::{MAGIC_REFERENCE, VERSION_1};
 
 /// Smoothing of measured throughput, percent: what its `create` writes, since it has no meaning here.
 const PERF_CALC_ALPHA: u32 = 80;
@@ -24,7 +24,7 @@ const PROFILE_UNIT_BYTES: u32 = 4096;
 ///
 /// `Corrupt` for too few bytes or a broken rule, `Unsupported` for another version, `Limit` for what
 /// is legal and too large.
-pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
+pub(super) fn parse(start: &[u8], header: &mut Header) -> Result<(), FormatError> {
     let Ok((raw, _)) = RawReference::ref_from_prefix(start) else {
         let length = u64::try_from(start.len()).unwrap_or(u64::MAX);
         return Err(FormatError::corrupt(Field::HeaderSlot, length));
@@ -33,10 +33,6 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
         let version = u64::from(raw.version.get());
         return Err(FormatError::unsupported(Field::OldVersion, version));
     }
-    let mut header = Header {
-        dialect: Dialect::Reference,
-        ..Header::NONE
-    };
     read(raw, &mut header.core);
     let compact = raw.compact_image.get() != 0;
     let recorded = rules::Recorded {
@@ -49,8 +45,7 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
             0
         },
     };
-    rules::complete(&mut header, &recorded)?;
-    Ok(header)
+    rules::complete(header, &recorded)
 }
 
 fn read(raw: &RawReference, core: &mut Core) {

@@ -9,7 +9,7 @@ use crate::format::common::{self, Names};
 use crate::format::error::{Field, FormatError};
 use crate::format::header::Header;
 use crate::format::raw::{RawCore, RawHeader2011};
-use crate::format::slots::{Dialect, MAGIC_FVD, VERSION_1};
+use crate::format::slots::{MAGIC_FVD, VERSION_1};
 
 /// Byte of `clean_shutdown` in the header.
 pub(super) const CLEAN_OFFSET: usize = offset_of!(RawCore, clean_shutdown);
@@ -23,7 +23,7 @@ pub(super) const EPOCH_OFFSET: usize = offset_of!(RawCore, stable_journal_epoch)
 ///
 /// `Corrupt` for too few bytes or a broken rule, `Unsupported` for another version, `Limit` for what
 /// is legal and too large.
-pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
+pub(super) fn parse(start: &[u8], header: &mut Header) -> Result<(), FormatError> {
     let Ok((raw, _)) = RawHeader2011::ref_from_prefix(start) else {
         let length = u64::try_from(start.len()).unwrap_or(u64::MAX);
         return Err(FormatError::corrupt(Field::HeaderSlot, length));
@@ -32,10 +32,6 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
         let version = u64::from(raw.core.version.get());
         return Err(FormatError::unsupported(Field::OldVersion, version));
     }
-    let mut header = Header {
-        dialect: Dialect::Spec2011,
-        ..Header::NONE
-    };
     common::read_core(&raw.core, Names::Bounded, &mut header.core)?;
     let core = &header.core;
     let table = core.table.exists().then_some(core.table.offset);
@@ -45,12 +41,12 @@ pub(super) fn parse(start: &[u8]) -> Result<Header, FormatError> {
         table,
         data_offset: core.data_offset,
     };
-    rules::complete(&mut header, &recorded)?;
+    rules::complete(header, &recorded)?;
     let needed = u64::from(header.shape().chunk_count()).saturating_mul(4);
     if header.has_table() && table_bytes < needed {
         return Err(FormatError::corrupt(Field::OldTableSize, table_bytes));
     }
-    Ok(header)
+    Ok(())
 }
 
 /// Writes the header of a new image.
