@@ -352,3 +352,22 @@ fn a_checkpoint_of_more_pages_than_its_memory_holds_is_whole() {
         assert_eq!(byte, [page as u8 + 1; 512]);
     }
 }
+
+#[test]
+fn the_floor_is_raised_while_a_quarter_of_its_step_is_left() {
+    let mut bench = bench(OpenOptions {
+        floor_step_chunks: 16,
+        ..common::options()
+    });
+    let (mut floor, mut commits) = (16, 0);
+    for used in 1..=CHUNKS {
+        bench.write((used - 1) * CHUNK_BYTES, BLOCK_BYTES);
+        bench.settle();
+        if floor - used < 4 {
+            floor = (used + 16).min(CHUNKS + common::SPARE_CHUNKS);
+            commits += 1;
+        }
+        let stats = bench.disk.stats();
+        assert_eq!(stats.commits - bench.opened.commits, commits, "{used}");
+    }
+}
