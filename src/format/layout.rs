@@ -284,18 +284,26 @@ fn journal_bytes(params: &CreateParams, header: &Header) -> Result<u64, LayoutEr
 /// Places the chunks: behind the metadata, or from the start of their own device.
 fn place_data(params: &CreateParams, header: &mut Header, end: u64) -> Result<(), LayoutError> {
     let alignment = params.chunk_bytes.clamp(PAGE_BYTES_U64, DATA_ALIGNMENT_MAX);
-    let offset = if params.external_data {
+    header.core.data_offset = if params.external_data {
         0
     } else {
         align_up(end, alignment)
     };
+    size_store(params, header)?;
+    if matches!(params.store, StoreChoice::FixedUsed { .. }) {
+        header.zero_floor_chunk = u64::from(header.chunks_in(header.store_bytes));
+    }
+    Ok(())
+}
+
+/// How long the device with the chunks is: as it was given, or as long as the header needs at first.
+pub(super) fn size_store(params: &CreateParams, header: &mut Header) -> Result<(), LayoutError> {
     let content = if params.table {
         0
     } else {
         params.virtual_bytes
     };
-    let needed = offset.saturating_add(content);
-    header.core.data_offset = offset;
+    let needed = header.core.data_offset.saturating_add(content);
     header.store_bytes = match params.store {
         StoreChoice::Growing => needed,
         StoreChoice::FixedZeroed { device_bytes } | StoreChoice::FixedUsed { device_bytes } => {
@@ -304,9 +312,6 @@ fn place_data(params: &CreateParams, header: &mut Header, end: u64) -> Result<()
     };
     if header.store_bytes < needed {
         return Err(LayoutError::DeviceTooSmall(needed));
-    }
-    if matches!(params.store, StoreChoice::FixedUsed { .. }) {
-        header.zero_floor_chunk = u64::from(header.chunks_in(header.store_bytes));
     }
     Ok(())
 }

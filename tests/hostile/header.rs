@@ -43,12 +43,15 @@ pub(crate) fn rows() -> Vec<Row> {
     rows
 }
 
+/// Magics that are none of ours.
+pub(crate) const MAGICS: [[u8; 4]; 4] = [*b"XXXX", *b"\0DVF", [0x51, 0x43, 0xF5, 0xA9], [0; 4]];
+
 fn identity(rows: &mut Vec<Row>) {
     for len in [0, 511, 512, 3071, 4095, 8191] {
         let cut = |image: &mut Image| image.metadata.truncate(len);
         rows.push(with("H1", &format!("{len} bytes long"), Corrupt, cut));
     }
-    for magic in [*b"XXXX", *b"\0DVF", [0x51, 0x43, 0xF5, 0xA9], [0; 4]] {
+    for magic in MAGICS {
         let what = format!("magic {magic:x?}");
         rows.push(with("H2", &what, Unsupported, |image| image.set(0, &magic)));
     }
@@ -430,8 +433,9 @@ fn hints(rows: &mut Vec<Row>) {
     rows.push(with("H30", "zeros wanted with a table", Opens, wanted));
     for byte in [0, 1, 0x7F, 0x80, 0xFF] {
         let noise = |image: &mut Image| {
-            image.set(3220, &[byte; 20]);
-            image.set(3244, &[byte; 68]);
+            for (at, len) in field::HINTS {
+                image.set(at, &vec![byte; len]);
+            }
         };
         rows.push(with("H31", &format!("hints of {byte:#x}"), Opens, noise));
     }

@@ -365,6 +365,8 @@ pub(crate) mod field {
     pub(crate) const CLEAN: usize = 3216;
     pub(crate) const PREFETCHED: usize = 3240;
     pub(crate) const NEED_ZERO_INIT: usize = 3312;
+    /// Copy-on-read and prefetch, from the first byte to the last, without the flag between them.
+    pub(crate) const HINTS: [(usize, usize); 2] = [(3220, 20), (3244, 68)];
     pub(crate) const INCOMPATIBLE: usize = 3328;
     pub(crate) const GENERATION: usize = 3360;
     pub(crate) const ZERO_FLOOR: usize = 3416;

@@ -3,7 +3,7 @@
 
 use crate::bench::Bench;
 use crate::bench::Class::{self, Corrupt, Limit, NeedBase, NeedData, Opens, Unsupported};
-use crate::header::NAMES;
+use crate::header::{MAGICS, NAMES};
 use crate::image::{BASE, BLOCK, CHUNK, CHUNKS, DISK, End, Image, options};
 use crate::old_image::{
     OLD_DATA_OFFSET, OldFields, REFERENCE, SPEC2011, bitmap_record, old_golden,
@@ -129,7 +129,7 @@ fn identity(rows: &mut Rows) {
         image.metadata.truncate(len);
         rows.add("H1", &format!("{len} bytes long"), Corrupt, image);
     }
-    for magic in [*b"XXXX", *b"\0DVF", [0x51, 0x43, 0xF5, 0xA9], [0; 4]] {
+    for magic in MAGICS {
         rows.bytes("H2", 0, &magic, Unsupported);
     }
     let version = rows.fields.version;

@@ -7,7 +7,7 @@ use fvd::format::{CreateParams, Dialect, StoreChoice, plan_layout};
 
 use crate::common;
 use crate::device::{Devices, FOREIGN};
-use crate::image::{BASE, CHUNK, DISK, End, FULL, Image, STORE_CHUNKS, WRITES, options};
+use crate::image::{BASE, CHUNK, DISK, End, FULL, Image, STORE_CHUNKS, WRITES, field, options};
 
 /// Where the chunks start: header, bitmap, table and journal lie before.
 pub(crate) const OLD_DATA_OFFSET: usize = 20 << 10;
@@ -69,29 +69,30 @@ pub(crate) const REFERENCE: OldFields = OldFields {
     epoch: None,
 };
 
+/// Where version 2 has them too.
 pub(crate) const SPEC2011: OldFields = OldFields {
     dialect: Dialect::Spec2011,
     version: (4, 4),
-    disk: (8, 8),
-    data: (16, 8),
-    data_file: 24,
-    base_name: 1064,
-    base_size: (2104, 8),
-    bitmap: (2112, 8),
-    bitmap_size: (2120, 8),
-    block: (2128, 8),
-    table: (2136, 8),
-    chunk: (2152, 8),
-    grow: (2160, 8),
-    command: 2168,
-    journal: (3192, 8),
-    journal_size: (3200, 8),
-    clean: (3216, 4),
-    prefetched: (3240, 4),
-    need_zero_init: (3312, 4),
-    hints: [(3220, 20), (3244, 68)],
-    table_size: Some((2144, 8)),
-    epoch: Some((3208, 8)),
+    disk: (field::DISK_SIZE, 8),
+    data: (field::DATA_OFFSET, 8),
+    data_file: field::DATA_FILE,
+    base_name: field::BASE_NAME,
+    base_size: (field::BASE_SIZE, 8),
+    bitmap: (field::BITMAP, 8),
+    bitmap_size: (field::BITMAP_SIZE, 8),
+    block: (field::BLOCK_SIZE, 8),
+    table: (field::TABLE, 8),
+    chunk: (field::CHUNK_SIZE, 8),
+    grow: (field::GROW_UNIT, 8),
+    command: field::COMMAND,
+    journal: (field::JOURNAL, 8),
+    journal_size: (field::JOURNAL_SIZE, 8),
+    clean: (field::CLEAN, 4),
+    prefetched: (field::PREFETCHED, 4),
+    need_zero_init: (field::NEED_ZERO_INIT, 4),
+    hints: field::HINTS,
+    table_size: Some((field::TABLE_SIZE, 8)),
+    epoch: Some((field::STABLE_SEQ, 8)),
 };
 
 impl OldFields {

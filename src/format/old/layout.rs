@@ -12,8 +12,8 @@ use crate::format::error::{Field, FormatError};
 use crate::format::feature::Features;
 use crate::format::header::Header;
 use crate::format::layout::{
-    CreateParams, JOURNAL_DEFAULT_MAX, JOURNAL_DEFAULT_MIN, JournalChoice, LayoutError,
-    StoreChoice, place, unplaced,
+    CreateParams, JOURNAL_DEFAULT_MAX, JOURNAL_DEFAULT_MIN, JournalChoice, LayoutError, place,
+    size_store, unplaced,
 };
 use crate::format::rules::{bitmap_bytes, table_bytes};
 use crate::format::slots::Dialect;
@@ -54,7 +54,7 @@ pub(in crate::format) fn plan(params: &CreateParams) -> Result<Header, LayoutErr
     }
     header.core.journal = place(&mut end, journal_bytes(params, &header)?);
     header.core.data_offset = if params.external_data { 0 } else { end };
-    place_store(params, &mut header)?;
+    size_store(params, &mut header)?;
     Ok(header)
 }
 
@@ -94,23 +94,4 @@ fn journal_bytes(params: &CreateParams, header: &Header) -> Result<u64, LayoutEr
         return Err(LayoutError::JournalSize(bytes));
     }
     Ok(bytes)
-}
-
-fn place_store(params: &CreateParams, header: &mut Header) -> Result<(), LayoutError> {
-    let content = if params.table {
-        0
-    } else {
-        params.virtual_bytes
-    };
-    let needed = header.core.data_offset.saturating_add(content);
-    header.store_bytes = match params.store {
-        StoreChoice::Growing => needed,
-        StoreChoice::FixedZeroed { device_bytes } | StoreChoice::FixedUsed { device_bytes } => {
-            device_bytes
-        }
-    };
-    if header.store_bytes < needed {
-        return Err(LayoutError::DeviceTooSmall(needed));
-    }
-    Ok(())
 }
