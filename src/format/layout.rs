@@ -22,6 +22,9 @@ use super::{HEADER_BYTES, ImageId, PAGE_BYTES_U64, old};
 
 /// Smallest journal that `create` chooses by itself, bytes.
 pub const JOURNAL_DEFAULT_MIN: u64 = 64 << 10;
+/// Fewest units of such a journal, as far as [`JOURNAL_DEFAULT_MAX`] allows: a guest that flushes after
+/// each write fills one each time, and every half of a journal costs a checkpoint.
+pub const JOURNAL_DEFAULT_UNITS_MIN: u64 = 128;
 /// Largest journal that `create` chooses by itself, bytes.
 pub const JOURNAL_DEFAULT_MAX: u64 = 4 << 20;
 /// Chunks start at a multiple of their size, up to this.
@@ -270,6 +273,7 @@ fn journal_bytes(params: &CreateParams, header: &Header) -> Result<u64, LayoutEr
             .table
             .bytes
             .saturating_add(core.bitmap.bytes)
+            .max(JOURNAL_DEFAULT_UNITS_MIN.saturating_mul(unit))
             .clamp(JOURNAL_DEFAULT_MIN, JOURNAL_DEFAULT_MAX),
         JournalChoice::Bytes(bytes) => align_up(bytes, unit),
     };

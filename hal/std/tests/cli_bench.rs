@@ -93,10 +93,12 @@ fn what_servers_ask_of_their_host_is_counted_exactly() {
         counted(1, "raw+J"),
         [1.0 + 1.0 / 32.0, 4096.0 + 128.0, 1.0 / 32.0, 0.0]
     );
-    // A journal unit for each flush, and a share in growth.
+    // A journal unit for each flush, and a small share in checkpoints and growth. A place may be in a
+    // chunk that was written before.
     let [writes, bytes, syncs, reads] = counted(0, "fvd");
-    assert!((2.0..3.0).contains(&writes) && (8192.0..12288.0).contains(&bytes));
-    assert!((1.0..2.0).contains(&syncs) && reads == 0.0);
+    assert!((1.9..2.1).contains(&writes), "{writes}");
+    assert!((7800.0..8600.0).contains(&bytes), "{bytes}");
+    assert!((1.0..1.1).contains(&syncs) && reads == 0.0, "{syncs}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use core::num::NonZeroU64;
 
 use super::*;
-use crate::format::layout::{JOURNAL_DEFAULT_MAX, JOURNAL_DEFAULT_MIN};
+use crate::format::layout::{JOURNAL_DEFAULT_MAX, JOURNAL_DEFAULT_MIN, JOURNAL_DEFAULT_UNITS_MIN};
 
 #[test]
 fn a_terabyte_with_a_base_takes_six_mib_of_table_and_bitmap() {
@@ -27,19 +27,25 @@ fn a_terabyte_with_a_base_takes_six_mib_of_table_and_bitmap() {
 
 #[test]
 fn journals_follow_the_metadata_between_two_bounds() {
-    let journal = |virtual_bytes, table| {
+    let of_units = |virtual_bytes, table, atomic_unit| {
         let params = CreateParams {
             table,
+            atomic_unit,
             ..CreateParams::new(virtual_bytes, ID)
         };
         plan_layout(&params).unwrap().core.journal.bytes
     };
+    let journal = |virtual_bytes, table| of_units(virtual_bytes, table, 512);
     assert_eq!(journal(MIB, true), JOURNAL_DEFAULT_MIN);
     assert_eq!(journal(16 << 30, true), JOURNAL_DEFAULT_MIN);
     assert_eq!(journal((16 << 30) + MIB, true), JOURNAL_DEFAULT_MIN + 4096);
     assert_eq!(journal(1 << 40, true), JOURNAL_DEFAULT_MAX);
     assert_eq!(journal(2 << 40, true), JOURNAL_DEFAULT_MAX);
     assert_eq!(journal(MIB, false), 0);
+    // Large units need a larger one: each flush takes a whole unit.
+    let units = JOURNAL_DEFAULT_UNITS_MIN;
+    assert_eq!(of_units(16 << 30, true, 4096), units * 4096);
+    assert_eq!(of_units(1 << 40, true, 4096), JOURNAL_DEFAULT_MAX);
 }
 
 #[test]
