@@ -21,6 +21,9 @@ use fvd::units::Instant;
 use crate::common;
 use crate::device::{Devices, UNREAD, UNWRITTEN, holds};
 
+/// What is read of a disk, from its start: no more than a test has memory for, whatever a header says.
+const READ_BYTES_MAX: u64 = 64 << 20;
+
 /// What opening an image comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -153,7 +156,7 @@ impl Bench {
         };
         let size = disk.geometry().capacity_bytes;
         let mut disk = Blocking::new(disk, guest, idle).unwrap_or_else(|_| panic!("room"));
-        let mut contents = vec![UNREAD; size as usize];
+        let mut contents = vec![UNREAD; size.min(READ_BYTES_MAX) as usize];
         disk.read_at(0, &mut contents).expect("reads");
         let (disk, guest) = disk.into_parts();
         self.guest = guest;

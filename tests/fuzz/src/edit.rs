@@ -68,8 +68,8 @@ pub(crate) fn chosen(number: u8) -> &'static Image {
     &images[usize::from(number) % images.len()]
 }
 
-/// A golden image with up to 16 changes.
-pub(crate) fn edited(input: &mut Input<'_>) -> Image {
+/// A golden image with up to 16 changes, and whether its header may lie now about what its device holds.
+pub(crate) fn edited(input: &mut Input<'_>) -> (Image, bool) {
     let mut image = chosen(input.u8()).clone();
     let (mut numbers, mut bytes) = (Vec::new(), Vec::new());
     for _ in 0..input.u8() % 17 {
@@ -96,13 +96,14 @@ pub(crate) fn edited(input: &mut Input<'_>) -> Image {
             }
         }
     }
+    let lies = !bytes.is_empty() || !numbers.is_empty();
     for (at, byte) in bytes {
         image.metadata[at] = byte;
     }
     for (at, value) in numbers {
         image.set_u64(at, value);
     }
-    image
+    (image, lies)
 }
 
 /// A unit that proves itself, of records that are often right.
