@@ -68,10 +68,10 @@ pub(crate) fn chosen(number: u8) -> &'static Image {
     &images[usize::from(number) % images.len()]
 }
 
-/// A golden image with up to 16 changes, and whether its header may lie now about what its device holds.
+/// A golden image with up to 16 changes, and whether it may lie now about what its device holds.
 pub(crate) fn edited(input: &mut Input<'_>) -> (Image, bool) {
     let mut image = chosen(input.u8()).clone();
-    let (mut numbers, mut bytes) = (Vec::new(), Vec::new());
+    let (mut numbers, mut bytes, mut lies) = (Vec::new(), Vec::new(), false);
     for _ in 0..input.u8() % 17 {
         // What may change the header comes last: the other edits find their places by it.
         match input.u8() % 8 {
@@ -89,14 +89,17 @@ pub(crate) fn edited(input: &mut Input<'_>) -> (Image, bool) {
                 let at = usize::from(input.u16() % 4096);
                 image.set_in_page(field::BITMAP, at, &[input.u8()]);
             }
-            5 | 6 if image.kind.table || image.kind.base => put_unit(&mut image, input),
+            5 | 6 if image.kind.table || image.kind.base => {
+                put_unit(&mut image, input);
+                lies = true;
+            }
             _ => {
                 let end = image.metadata.len().min(64 << 10);
                 bytes.push((usize::from(input.u16()) % end, input.u8()));
             }
         }
     }
-    let lies = !bytes.is_empty() || !numbers.is_empty();
+    lies |= !bytes.is_empty() || !numbers.is_empty();
     for (at, byte) in bytes {
         image.metadata[at] = byte;
     }
