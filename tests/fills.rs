@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::cell::RefCell;
+
 use common::gate::Gate;
+use common::tamper::Tamper;
 use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Setup, result_of};
 use fvd::Disk;
-use fvd::buffer::{Head, Lease, Op};
-use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Ram, When};
+use fvd::buffer::{Head, Op};
+use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Ram};
 use fvd::open::OpenOptions;
 use fvd::stores::{One, Stores, WithBase};
 use fvd::units::Instant;
@@ -94,38 +97,10 @@ fn writes_that_need_two_copies_never_wait_for_each_others_memory() {
     common::close(disk);
 }
 
-/// A base that keeps the memory of each read.
-struct Keeper {
-    inner: Ram,
-    kept: Vec<Lease>,
-}
-
-impl BlockDevice for Keeper {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
-    }
-
-    fn submit(&mut self, op: Op) -> Result<(), Op> {
-        self.inner.submit(op)
-    }
-
-    fn poll(&mut self, now: Instant) -> Option<Op> {
-        let mut op = self.inner.poll(now)?;
-        self.kept.extend(op.pop());
-        Some(op)
-    }
-
-    fn poll_at(&self) -> When {
-        self.inner.poll_at()
-    }
-}
-
 #[test]
 fn memory_for_copies_that_the_base_kept_is_counted_and_never_used_again() {
-    let base = Keeper {
-        inner: SETUP.base(),
-        kept: Vec::new(),
-    };
+    let kept = RefCell::new(Vec::new());
+    let base = Tamper::new(SETUP.base(), |op| kept.borrow_mut().extend(op.pop()));
     let stores = WithBase::new(One(SETUP.devices().0), base);
     let mut disk = common::open(stores, common::options());
     let mut client = Client::new(8);
@@ -137,7 +112,7 @@ fn memory_for_copies_that_the_base_kept_is_counted_and_never_used_again() {
     assert_eq!(result_of(&done[0]), Err(DeviceError::Protocol));
     // The read that came back without its memory, and the memory that can not be put away.
     assert_eq!(disk.stats().protocol_errors, before + 2);
-    assert_eq!(disk.stores_mut().parts_mut().1.kept.len(), 1);
+    assert_eq!(kept.borrow().len(), 1);
 }
 
 /// Writes a sector to a new disk on a used store. Returns the zeros that it took: their place in the

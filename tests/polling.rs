@@ -2,57 +2,20 @@
 
 mod common;
 
+use std::cell::Cell;
+
 use common::gate::Gate;
-use common::{CHUNK_BYTES, Client, Setup, result_of};
+use common::tamper::Tamper;
+use common::{CHUNK_BYTES, Client, RAW, TABLE, result_of};
 use fvd::Disk;
-use fvd::buffer::Op;
-use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Ram, When};
+use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, When};
 use fvd::stores::One;
 use fvd::units::Instant;
 
-const TABLE: Setup = Setup {
-    table: true,
-    base_bytes: 0,
-    external: false,
-    used: false,
-};
-const RAW: Setup = Setup {
-    table: false,
-    ..TABLE
-};
-
-/// Counts the completions that were taken from it.
-struct Counted {
-    inner: Ram,
-    taken: usize,
-}
-
-impl BlockDevice for Counted {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
-    }
-
-    fn submit(&mut self, op: Op) -> Result<(), Op> {
-        self.inner.submit(op)
-    }
-
-    fn poll(&mut self, now: Instant) -> Option<Op> {
-        let op = self.inner.poll(now);
-        self.taken += usize::from(op.is_some());
-        op
-    }
-
-    fn poll_at(&self) -> When {
-        self.inner.poll_at()
-    }
-}
-
 #[test]
 fn a_poll_takes_one_completion_but_for_every_33rd_which_looks_at_everything() {
-    let device = Counted {
-        inner: RAW.devices().0,
-        taken: 0,
-    };
+    let taken = Cell::new(0);
+    let device = Tamper::new(RAW.devices().0, |_| taken.set(taken.get() + 1));
     let mut disk = common::open(One(device), common::options());
     let mut client = Client::new(40);
     for tag in 0..40 {
@@ -60,11 +23,11 @@ fn a_poll_takes_one_completion_but_for_every_33rd_which_looks_at_everything() {
         let op = client.data_op(OpKind::Read, tag * 512, lease, tag);
         assert!(disk.submit(op).is_ok());
     }
-    disk.stores_mut().0.taken = 0;
+    taken.set(0);
     for count in 1..=40 {
         assert!(disk.poll(Instant::ZERO).is_some(), "{count}");
         let expected = if count <= 32 { count } else { 40 };
-        assert_eq!(disk.stores().0.taken, expected);
+        assert_eq!(taken.get(), expected);
     }
     assert!(disk.poll(Instant::ZERO).is_none());
     common::close(disk);

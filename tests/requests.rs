@@ -6,23 +6,12 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use common::gate::Gate;
-use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Rng, Setup, result_of};
+use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, RAW, Rng, Setup, TABLE, result_of};
 use fvd::buffer::{Head, Op};
 use fvd::device::{BlockDevice, Counting, DeviceError, Geometry, OpFlags, OpKind, Ram, When};
 use fvd::stores::{One, Stores, Two, WithBase};
 use fvd::units::Instant;
 use fvd::{CancelOutcome, Disk, StaleRequest};
-
-const TABLE: Setup = Setup {
-    table: true,
-    base_bytes: 0,
-    external: false,
-    used: false,
-};
-const RAW: Setup = Setup {
-    table: false,
-    ..TABLE
-};
 
 fn gate(setup: &Setup) -> Disk<One<Gate>> {
     common::open(One(Gate::new(setup.devices().0)), common::options())

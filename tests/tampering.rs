@@ -4,57 +4,22 @@
 mod common;
 
 use common::gate::Gate;
-use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Setup, result_of};
+use common::tamper::Tamper;
+use common::{BLOCK_BYTES, CHUNK_BYTES, Client, DISK_BYTES, Setup, TABLE, result_of};
 use fvd::Disk;
 use fvd::buffer::Op;
-use fvd::device::{BlockDevice, DeviceError, Geometry, OpFlags, OpKind, Ram, When};
+use fvd::device::{BlockDevice, DeviceError, OpFlags, OpKind, Ram};
 use fvd::stores::{One, Stores, WithBase};
 use fvd::units::Instant;
 
-const TABLE: Setup = Setup {
-    table: true,
-    base_bytes: 0,
-    external: false,
-    used: false,
-};
 const OVER_BASE: Setup = Setup {
     base_bytes: DISK_BYTES,
     ..TABLE
 };
 
-/// Changes what it answers.
-struct Tamper {
-    inner: Ram,
-    with: fn(&mut Op),
-}
-
-impl Tamper {
-    fn new(inner: Ram) -> Tamper {
-        Tamper {
-            inner,
-            with: |_| (),
-        }
-    }
-}
-
-impl BlockDevice for Tamper {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
-    }
-
-    fn submit(&mut self, op: Op) -> Result<(), Op> {
-        self.inner.submit(op)
-    }
-
-    fn poll(&mut self, now: Instant) -> Option<Op> {
-        let mut op = self.inner.poll(now)?;
-        (self.with)(&mut op);
-        Some(op)
-    }
-
-    fn poll_at(&self) -> When {
-        self.inner.poll_at()
-    }
+/// Answers as it should, until it is told otherwise.
+fn honest(inner: Ram) -> Tamper<fn(&mut Op)> {
+    Tamper::new(inner, |_| ())
 }
 
 fn keep_memory(op: &mut Op) {
@@ -87,7 +52,7 @@ fn read(client: &mut Client, offset: u64, len: usize, tag: u64) -> Op {
 fn a_copy_of_the_base_whose_memory_is_not_as_it_was_fails_the_write() {
     // Two copies: kept memory is missed when each comes, and again where it should go back.
     for (with, count) in [(keep_memory as fn(&mut Op), 4), (add_memory, 2)] {
-        let stores = WithBase::new(One(OVER_BASE.devices().0), Tamper::new(OVER_BASE.base()));
+        let stores = WithBase::new(One(OVER_BASE.devices().0), honest(OVER_BASE.base()));
         let mut disk = common::open(stores, common::options());
         let mut client = Client::new(8);
         disk.stores_mut().parts_mut().1.with = with;
@@ -111,7 +76,7 @@ fn a_copy_of_the_base_whose_memory_is_not_as_it_was_fails_the_write() {
 
 #[test]
 fn a_part_of_a_read_that_comes_home_in_other_memory_leaks_the_guests() {
-    let mut disk = common::open(One(Tamper::new(TABLE.devices().0)), common::options());
+    let mut disk = common::open(One(honest(TABLE.devices().0)), common::options());
     let mut client = Client::new(8);
     assert!(
         disk.submit(write(&mut client, 0, CHUNK_BYTES as usize, 0))

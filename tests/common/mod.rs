@@ -3,6 +3,7 @@
 
 pub(crate) mod gate;
 pub(crate) mod guest;
+pub(crate) mod tamper;
 
 use std::mem::MaybeUninit;
 
@@ -120,6 +121,19 @@ pub(crate) struct Setup {
     /// Whether the store held something before.
     pub(crate) used: bool,
 }
+
+/// Thin, without a base, on one new device.
+pub(crate) const TABLE: Setup = Setup {
+    table: true,
+    base_bytes: 0,
+    external: false,
+    used: false,
+};
+/// The same without a table: like a raw disk.
+pub(crate) const RAW: Setup = Setup {
+    table: false,
+    ..TABLE
+};
 
 pub(crate) const DISK_BYTES: u64 = 1 << 20;
 pub(crate) const BLOCK_BYTES: u64 = 4096;

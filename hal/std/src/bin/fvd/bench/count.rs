@@ -30,42 +30,33 @@ pub(super) struct Count {
     arms: &'static [Arm],
 }
 
+const FLUSHED: &[Arm] = &[
+    RAW,
+    RAW_JOURNAL,
+    TABLE,
+    NO_TABLE,
+    QEMU_RAW,
+    QCOW2,
+    EXTENDED,
+    PREALLOCATED,
+    LAZY,
+    QED,
+];
+
 pub(super) const ALL: [Count; 3] = [
     Count {
         name: "count-flush",
         title: "host I/O for each first 4 KiB write + flush, random",
         overlay: false,
         flush_every: 1,
-        arms: &[
-            RAW,
-            RAW_JOURNAL,
-            TABLE,
-            NO_TABLE,
-            QEMU_RAW,
-            QCOW2,
-            EXTENDED,
-            PREALLOCATED,
-            LAZY,
-            QED,
-        ],
+        arms: FLUSHED,
     },
     Count {
         name: "count-flush-32",
         title: "host I/O for each first 4 KiB write, random, a flush after every 32",
         overlay: false,
         flush_every: 32,
-        arms: &[
-            RAW,
-            RAW_JOURNAL,
-            TABLE,
-            NO_TABLE,
-            QEMU_RAW,
-            QCOW2,
-            EXTENDED,
-            PREALLOCATED,
-            LAZY,
-            QED,
-        ],
+        arms: FLUSHED,
     },
     Count {
         name: "count-cow",
