@@ -247,6 +247,7 @@ impl Killing<'_> {
             kernel: self.kernel,
             disks: &[disk(self.image(), false), disk(self.base(), true)],
             cmdline: &words.join(" "),
+            counts_instructions: false,
             timeout: TIMEOUT,
             verbose: self.verbose,
         };

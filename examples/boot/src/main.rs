@@ -9,10 +9,14 @@
 //! - `verify` looks at what a run leaves.
 //! - `kill` has machines killed in the middle of their work, `said` keeps what they told until then,
 //!   `promise` knows what must be left.
+//! - `count` has instructions and device operations counted, request by request (`cases`).
 
 #[path = "../../unikernel/src/agreed.rs"]
 mod agreed;
 mod base;
+#[path = "../../unikernel/src/cases.rs"]
+mod cases;
+mod count;
 mod fat;
 mod fvd;
 mod kill;
@@ -27,6 +31,7 @@ mod work_directory;
 
 use base::Base;
 use clap::{Parser, ValueEnum};
+use count::Counting;
 use fvd::Fvd;
 use kill::Killing;
 use qemu::Machine;
@@ -54,6 +59,16 @@ struct Args {
     /// opens the image, writes, or closes it, and verify all that it had flushed
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "10")]
     kill: Option<u32>,
+
+    /// Instead of one run, count what reads, writes and flushes take, on the image and on a bare virtio
+    /// disk: instructions of the processor, and operations of the devices, which must be exactly so
+    /// many
+    #[arg(long, conflicts_with = "kill")]
+    count: bool,
+
+    /// Print what was counted as JSON
+    #[arg(long, requires = "count")]
+    json: bool,
 
     /// Work in this directory and leave the disk images there
     #[arg(long, value_name = "DIR")]
@@ -123,11 +138,12 @@ fn run(args: &Args) -> Result<(), String> {
     };
     let directory = WorkDirectory::new(args.keep.as_deref())?;
     match args.kill {
+        _ if args.count => run_counted(args, &qemu, &kernel, &fvd, directory.path())?,
         Some(rounds) => run_killed(args, rounds, &qemu, &kernel, &fvd, directory.path())?,
         None => run_whole(args, &qemu, &kernel, &fvd, directory.path())?,
     }
     if args.keep.is_some() {
-        println!("kept: {}", directory.path().display());
+        eprintln!("kept: {}", directory.path().display());
     }
     Ok(())
 }
@@ -199,6 +215,41 @@ fn run_killed(
                 .map_err(|fault| format!("{machine}, table {table}: {fault}"))?;
             println!("{machine}, table {table}: {sum}");
         }
+    }
+    Ok(())
+}
+
+/// Every machine and kind of image asked for, to count what requests take.
+fn run_counted(
+    args: &Args,
+    qemu: &Path,
+    kernel: &Path,
+    fvd: &Fvd,
+    directory: &Path,
+) -> Result<(), String> {
+    let mut lines = Vec::new();
+    for &machine in args.machine.machines() {
+        for &table in args.table.tables() {
+            let counting = Counting {
+                qemu,
+                kernel,
+                fvd,
+                directory,
+                machine,
+                table,
+                seed: args.seed,
+                verbose: args.verbose,
+            };
+            let counted = counting
+                .run()
+                .map_err(|fault| format!("{machine}, table {table}: {fault}"))?;
+            lines.extend(counted);
+        }
+    }
+    if args.json {
+        println!("{}", count::json(&lines));
+    } else {
+        print!("{}", count::table(&lines));
     }
     Ok(())
 }

@@ -142,6 +142,7 @@ impl Trial<'_> {
             kernel: self.kernel,
             disks,
             cmdline: &words.join(" "),
+            counts_instructions: false,
             timeout: TIMEOUT,
             verbose: self.verbose,
         };

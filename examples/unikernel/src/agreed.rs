@@ -9,6 +9,9 @@ pub(crate) const GREETING: &str = "fvd unikernel";
 /// How the line begins that says, in words `name=value`, what was done.
 pub(crate) const REPORT: &str = "report:";
 
+/// How the lines begin that say, in words `name=value`, what requests of one kind took (`count`).
+pub(crate) const COUNTED: &str = "counted:";
+
 /// Words `name=value` of the kernel's command line.
 pub(crate) mod option {
     /// A number from which all contents are derived.
@@ -19,6 +22,8 @@ pub(crate) mod option {
     pub(crate) const LOAD: &str = "load";
     /// `from+count`: requests that are durable.
     pub(crate) const DURABLE: &str = "durable";
+    /// Instead of all else, count what requests take (`cases`); any value.
+    pub(crate) const COUNT: &str = "count";
 }
 
 /// How the lines begin on which the kernel tells how far it is with the requests of [`option::LOAD`].

@@ -4,7 +4,7 @@
 
 use crate::arch::time;
 use crate::platform::dma::KernelHal;
-use crate::platform::{BlockDevices, memory};
+use crate::platform::{self, BlockDevices, memory};
 use fvd::Stats;
 use fvd::blocking::{self, Blocking};
 use fvd::device::{BlockDevice, Counting, Counts, When};
@@ -57,13 +57,7 @@ pub(crate) fn now() -> Instant {
 ///
 /// If one is missing or unsuitable.
 pub(crate) fn start(found: BlockDevices) -> Devices {
-    let mut devices = found.into_iter().map(|found| {
-        let location = found.location;
-        match VirtioBlk::new(found.transport, Options::default()) {
-            Ok(device) => Counting::new(device),
-            Err(error) => panic!("{location}: {error}"),
-        }
-    });
+    let mut devices = found.into_iter().map(device);
     let (Some(image), Some(base)) = (devices.next(), devices.next()) else {
         panic!("two disks are needed: an FVD image, and its base");
     };
@@ -74,17 +68,39 @@ pub(crate) fn start(found: BlockDevices) -> Devices {
     Devices { image, base }
 }
 
-/// Opens the image over its base.
+/// Takes one disk into use.
+///
+/// # Panics
+///
+/// If it is unsuitable.
+pub(crate) fn device(found: platform::BlockDevice) -> Device {
+    let location = found.location;
+    match VirtioBlk::new(found.transport, Options::default()) {
+        Ok(device) => Counting::new(device),
+        Err(error) => panic!("{location}: {error}"),
+    }
+}
+
+/// Opens the image over its base, with the options that fvd has by itself.
 ///
 /// # Panics
 ///
 /// If there is no sound image.
 pub(crate) fn open(devices: &mut Devices) -> Disk<'_> {
+    open_with(devices, OpenOptions::DEFAULT)
+}
+
+/// Opens the image over its base.
+///
+/// # Panics
+///
+/// If there is no sound image.
+pub(crate) fn open_with(devices: &mut Devices, options: OpenOptions) -> Disk<'_> {
     let stores = WithBase::new(One(&mut devices.image), &mut devices.base);
     let options = OpenOptions {
         // Clocks differ from run to run, which is all that is asked of it.
         owner_nonce: time::now().as_nanos() as u64,
-        ..OpenOptions::DEFAULT
+        ..options
     };
     match blocking::open(stores, options, region(ARENA_BYTES), idle) {
         Ok(disk) => disk,

@@ -4,6 +4,7 @@
 use crate::agreed::{GREETING, LAST_TARGET_ROUND, REPORT, TARGET, option, target_pattern};
 use crate::arch::exit::{Exit, exit};
 use crate::arch::{exceptions, serial, stack, time};
+use crate::count;
 use crate::disk::{self, Disk};
 use crate::endure;
 use crate::files::{self, Buffers, Tally};
@@ -66,6 +67,7 @@ fn work() {
         );
     };
     match endure::wanted() {
+        _ if count::is_wanted() => count::run(devices),
         Some(numbers) => endure::run(devices, seed, numbers),
         None => work_on_disk(devices, seed),
     }

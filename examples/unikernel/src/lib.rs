@@ -11,8 +11,9 @@
 //! - `files`: a FAT file system on that, and work on its files.
 //! - `overwrite`: many requests at once, beside the file system.
 //! - `endure`: the other work, for machines that are killed in the middle of it.
+//! - `count`: instructions and device operations of requests, by kind.
 //! - `kernel`: the story.
-//! - `agreed`, `promise`: what the host runner knows too.
+//! - `agreed`, `cases`, `promise`: what the host runner knows too.
 //!
 //! All of this is a library, and the program (main.rs) only adds the entry and the panic handler,
 //! for the sake of builds of the whole workspace. There every crate gets the features that all
@@ -27,6 +28,8 @@
 #[macro_use]
 mod arch;
 mod agreed;
+mod cases;
+mod count;
 mod disk;
 mod endure;
 mod files;

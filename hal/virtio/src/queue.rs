@@ -303,6 +303,12 @@ impl<H: Hal, const Q: usize> Queue<H, Q> {
         self.used_index != self.memory.observe(self.used_at + 2)
     }
 
+    /// Finished chains on the used ring: what the device claims, as far as it can be true.
+    pub(crate) fn used_waiting(&self) -> u16 {
+        let claimed = self.memory.observe(self.used_at + 2);
+        claimed.wrapping_sub(self.used_index).min(self.chains_out)
+    }
+
     /// The oldest finished chain, which stays where it is until [`Queue::pop`].
     ///
     /// # Errors

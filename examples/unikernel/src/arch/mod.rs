@@ -3,6 +3,7 @@
 
 #[macro_use]
 pub(crate) mod serial;
+pub(crate) mod counter;
 pub(crate) mod exceptions;
 pub(crate) mod exit;
 mod mem;

@@ -213,6 +213,14 @@ impl<H: Hal, T: Transport, const Q: usize> VirtioBlk<H, T, Q> {
         usize::from(self.in_flight) + self.finished.len()
     }
 
+    /// Operations that [`poll`](BlockDevice::poll) has yet to return and for which the device need not
+    /// do any more. Equal to [`in_flight`](VirtioBlk::in_flight) when it has nothing left to do, so
+    /// that a measurement can leave out the time of waiting.
+    #[must_use]
+    pub fn completions_waiting(&self) -> usize {
+        usize::from(self.queue.used_waiting()) + self.finished.len()
+    }
+
     /// Stops the device for good: it is reset without waiting, and refuses everything from here on.
     /// What is in flight comes back from [`poll`](BlockDevice::poll) with `Removed` once the device
     /// has confirmed the reset. Drain the device first to lose nothing.

@@ -46,6 +46,23 @@ fn a_batch_is_notified_once() {
 }
 
 #[test]
+fn what_the_device_has_finished_can_be_counted_before_it_is_taken() {
+    let mut bench = bench(Options::default());
+    for index in 0..3 {
+        submit_read(&mut bench, index * 512);
+    }
+    bench.blk().notify();
+    let counts = |bench: &mut Bench| (bench.blk().completions_waiting(), bench.blk().in_flight());
+    assert_eq!(counts(&mut bench), (0, 3));
+    bench.with_device(|device| device.run());
+    assert_eq!(counts(&mut bench), (3, 3));
+    assert!(bench.poll().is_some());
+    assert_eq!(counts(&mut bench), (2, 2));
+    while bench.poll().is_some() {}
+    assert_eq!(counts(&mut bench), (0, 0));
+}
+
+#[test]
 fn without_interrupts_the_device_asks_to_be_polled() {
     let mut bench = bench(Options::default());
     assert!(!bench.blk().set_waker(Waker::noop()));
