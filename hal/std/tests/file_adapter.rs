@@ -30,10 +30,19 @@ on_every_adapter!(
     wake_ups_reach_a_waker_that_is_no_driver,
 );
 
+on_every_adapter!(
+    in memory:
+    more_operations_than_the_kernel_takes_at_once_are_all_carried_out,
+    a_device_dropped_with_operations_in_flight_leaves_nobody_writing,
+    a_write_with_fua_is_in_the_file_and_a_flush_follows,
+    memory_of_any_alignment_travels_both_ways,
+    short_operations_are_done_when_they_are_handed_over_and_long_ones_later,
+);
+
 const BLOCK: usize = 4096;
 
-fn file(blocks: usize) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("temporary folder");
+fn file(blocks: usize, how: How) -> (TempDir, PathBuf) {
+    let folder = how.folder();
     let path = folder.path().join("disk");
     File::create(&path)
         .and_then(|file| file.set_len((blocks * BLOCK) as u64))
@@ -73,7 +82,7 @@ fn put(pool: &mut OpPool, mut op: Op) {
 
 fn more_operations_than_the_kernel_takes_at_once_are_all_carried_out(how: How) {
     const COUNT: usize = 1000;
-    let (_folder, path) = file(COUNT);
+    let (_folder, path) = file(COUNT, how);
     let mut device = open(&path, how);
     let mut pool = pool(COUNT as u32);
     let mut driver = Driver::new();
@@ -101,7 +110,7 @@ fn more_operations_than_the_kernel_takes_at_once_are_all_carried_out(how: How) {
 
 fn a_device_dropped_with_operations_in_flight_leaves_nobody_writing(how: How) {
     const COUNT: usize = 256;
-    let (_folder, path) = file(COUNT);
+    let (_folder, path) = file(COUNT, how);
     fs::write(&path, vec![0xAB; COUNT * BLOCK]).expect("content");
     let mut device = open(&path, how);
     // The memory is looked at afterwards, so it stays outside of the loans.
@@ -134,7 +143,7 @@ fn a_device_dropped_with_operations_in_flight_leaves_nobody_writing(how: How) {
 
 fn a_device_works_on_after_the_thread_that_submitted_is_gone(how: How) {
     const COUNT: usize = 64;
-    let (_folder, path) = file(COUNT);
+    let (_folder, path) = file(COUNT, how);
     let mut device = open(&path, how);
     let mut pool = pool(COUNT as u32);
     let submitter = thread::spawn(move || {
@@ -159,7 +168,7 @@ fn a_device_works_on_after_the_thread_that_submitted_is_gone(how: How) {
 }
 
 fn a_write_with_fua_is_in_the_file_and_a_flush_follows(how: How) {
-    let (_folder, path) = file(8);
+    let (_folder, path) = file(8, how);
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     assert!(device.geometry().fua);
     let data = Noise::new(5).bytes(BLOCK);
@@ -178,7 +187,7 @@ fn a_write_with_fua_is_in_the_file_and_a_flush_follows(how: How) {
 }
 
 fn memory_of_any_alignment_travels_both_ways(how: How) {
-    let (_folder, path) = file(256);
+    let (_folder, path) = file(256, how);
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     let mut noise = Noise::new(6);
     for (at, len) in [(0, 512), (512, 4096), (8192, 300 << 10), (4096, 8704)] {
@@ -187,6 +196,37 @@ fn memory_of_any_alignment_travels_both_ways(how: How) {
         assert_eq!(bench.write(&mut device, at, &data), Status::Done);
         assert!(bench.read(&mut device, at, len) == Ok(data));
     }
+}
+
+fn short_operations_are_done_when_they_are_handed_over_and_long_ones_later(how: How) {
+    const LONG: usize = 1 << 20;
+    let (_folder, path) = file(2 * LONG / BLOCK, how);
+    let (mut device, mut bench) = (open(&path, how), Bench::new());
+    bench.driver.attach(&mut device);
+    let (long, long_loan) = bench.with_data(OpKind::Write, LONG as u64, vec![9; LONG]);
+    let (short, short_loan) = bench.with_data(OpKind::Write, 0, vec![5; BLOCK]);
+    device.submit(long).expect("accepted");
+    device.submit(short).expect("accepted");
+    device.notify();
+    assert_eq!(device.poll_at(), When::Now);
+    let mut first = device.poll(bench.driver.now()).expect("the short one");
+    assert_eq!((first.offset(), first.status()), (0, Status::Done));
+    let mut second = loop {
+        match device.poll(bench.driver.now()) {
+            Some(op) => break op,
+            None => bench.driver.wait(device.poll_at()),
+        }
+    };
+    assert_eq!(second.status(), Status::Done);
+    short_loan
+        .redeem(first.pop().expect("lease"))
+        .expect("whole");
+    long_loan
+        .redeem(second.pop().expect("lease"))
+        .expect("whole");
+    bench.pool.put(first).expect("own op");
+    bench.pool.put(second).expect("own op");
+    assert!(bench.read(&mut device, LONG as u64, LONG) == Ok(vec![9; LONG]));
 }
 
 /// Sends a message for each wake-up.
@@ -201,7 +241,7 @@ impl Wake for Messenger {
 
 fn wake_ups_reach_a_waker_that_is_no_driver(how: How) {
     const ROUNDS: usize = 200;
-    let (_folder, path) = file(8);
+    let (_folder, path) = file(8, how);
     let mut device = open(&path, how);
     let mut bench = Bench::new();
     // First a driver, then somebody else, then a driver again.
@@ -232,7 +272,7 @@ fn threads_take_over_where_the_kernel_refuses_io_uring() {
         // The filter is for this thread and those it starts.
         let refused = thread::spawn(move || {
             refuse_io_uring(code);
-            let (_folder, path) = file(8);
+            let (_folder, path) = file(8, How::default());
             let asked = FileOptions {
                 aio: Aio::IoUring,
                 ..FileOptions::default()
@@ -280,9 +320,9 @@ fn a_block_device_that_can_discard_is_told() {
     for aio in [Aio::Threads, Aio::IoUring] {
         let how = How {
             aio,
-            cache: Cache::Buffered,
+            ..How::default()
         };
-        let (_folder, path) = file(2048);
+        let (_folder, path) = file(2048, how);
         let content = Noise::new(4).bytes(2048 * BLOCK);
         fs::write(&path, &content).expect("content");
         let Some(medium) = LoopDevice::new(&path).filter(|_| how.is_possible()) else {

@@ -28,12 +28,21 @@ on_every_adapter!(
     a_caller_that_forgets_to_notify_is_served_too,
 );
 
+on_every_adapter!(
+    in memory:
+    thirty_two_random_operations_in_flight_keep_every_byte,
+    close_gives_every_operation_home_with_its_memory,
+    dropping_the_device_finishes_what_was_submitted,
+    a_caller_that_sleeps_until_woken_needs_few_polls,
+    a_caller_that_forgets_to_notify_is_served_too,
+);
+
 const DEPTH: usize = 32;
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 1024;
 
 fn open_new(how: How) -> (TempDir, PathBuf, FileDevice) {
-    let folder = tempfile::tempdir().expect("temporary folder");
+    let folder = how.folder();
     let path = folder.path().join("disk");
     File::create(&path)
         .and_then(|file| file.set_len(BLOCKS * BLOCK as u64))

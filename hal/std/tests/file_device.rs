@@ -28,9 +28,27 @@ on_every_adapter!(
     data_and_holes_are_told_apart,
 );
 
+on_every_adapter!(
+    in memory:
+    what_was_written_is_read_back_and_is_in_the_file,
+    leases_of_one_operation_are_contiguous_in_the_file,
+    a_partial_last_sector_reads_zeros_and_can_be_written,
+    a_file_cut_short_while_open_is_an_error_not_zeros,
+    illegal_operations_are_refused_before_they_touch_the_file,
+    a_read_only_device_refuses_every_change_and_still_flushes,
+    write_zeroes_that_may_unmap_gives_space_back,
+    write_zeroes_that_may_not_unmap_keeps_space,
+    discarded_ranges_read_zeros_to_the_byte,
+    growth_extends_the_file_with_zeros_and_the_geometry_with_it,
+    a_second_writer_and_a_reader_beside_a_writer_are_locked_out,
+    readers_share_a_file_and_keep_writers_out,
+    a_file_declares_a_whole_page_as_its_atomic_unit,
+    data_and_holes_are_told_apart,
+);
+
 /// A file of `len` bytes in a folder of its own.
-fn file(len: u64) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("temporary folder");
+fn file(len: u64, how: How) -> (TempDir, PathBuf) {
+    let folder = how.folder();
     let path = folder.path().join("disk");
     File::create(&path)
         .and_then(|file| file.set_len(len))
@@ -47,7 +65,7 @@ const fn failed(error: DeviceError) -> Status {
 }
 
 fn what_was_written_is_read_back_and_is_in_the_file(how: How) {
-    let (_folder, path) = file(1 << 20);
+    let (_folder, path) = file(1 << 20, how);
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     let data = Noise::new(1).bytes(4096);
     assert_eq!(bench.write(&mut device, 512, &data), Status::Done);
@@ -58,7 +76,7 @@ fn what_was_written_is_read_back_and_is_in_the_file(how: How) {
 }
 
 fn leases_of_one_operation_are_contiguous_in_the_file(how: How) {
-    let (_folder, path) = file(1 << 20);
+    let (_folder, path) = file(1 << 20, how);
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     let lens = [512usize, 1024, 1, 511, 2048, 3, 509, 512];
     let data = Noise::new(2).bytes(lens.iter().sum());
@@ -87,7 +105,7 @@ fn leases_of_one_operation_are_contiguous_in_the_file(how: How) {
 }
 
 fn a_partial_last_sector_reads_zeros_and_can_be_written(how: How) {
-    let (_folder, path) = file(0);
+    let (_folder, path) = file(0, how);
     fs::write(&path, [9u8; 1000]).expect("file");
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     assert_eq!(device.geometry().capacity_bytes, 1024);
@@ -100,7 +118,7 @@ fn a_partial_last_sector_reads_zeros_and_can_be_written(how: How) {
 }
 
 fn a_file_cut_short_while_open_is_an_error_not_zeros(how: How) {
-    let (_folder, path) = file(64 << 10);
+    let (_folder, path) = file(64 << 10, how);
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     File::options()
         .write(true)
@@ -122,7 +140,7 @@ fn a_file_cut_short_while_open_is_an_error_not_zeros(how: How) {
 }
 
 fn illegal_operations_are_refused_before_they_touch_the_file(how: How) {
-    let (_folder, path) = file(64 << 10);
+    let (_folder, path) = file(64 << 10, how);
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     let invalid = failed(DeviceError::Invalid);
     assert_eq!(bench.write(&mut device, 64 << 10, &[1; 512]), invalid);
@@ -137,7 +155,7 @@ fn illegal_operations_are_refused_before_they_touch_the_file(how: How) {
 }
 
 fn a_read_only_device_refuses_every_change_and_still_flushes(how: How) {
-    let (_folder, path) = file(64 << 10);
+    let (_folder, path) = file(64 << 10, how);
     let options = FileOptions {
         grow_unit_bytes: Some(1 << 20),
         read_only: true,
@@ -156,7 +174,7 @@ fn a_read_only_device_refuses_every_change_and_still_flushes(how: How) {
 }
 
 fn write_zeroes_that_may_unmap_gives_space_back(how: How) {
-    let (_folder, path) = file(0);
+    let (_folder, path) = file(0, how);
     fs::write(&path, vec![3u8; 1 << 20]).expect("file");
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     bench.run(&mut device, OpKind::Flush, 0, 0);
@@ -182,7 +200,7 @@ fn write_zeroes_that_may_unmap_gives_space_back(how: How) {
 }
 
 fn write_zeroes_that_may_not_unmap_keeps_space(how: How) {
-    let (_folder, path) = file(0);
+    let (_folder, path) = file(0, how);
     fs::write(&path, vec![3u8; 1 << 20]).expect("file");
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     bench.run(&mut device, OpKind::Flush, 0, 0);
@@ -199,7 +217,7 @@ fn write_zeroes_that_may_not_unmap_keeps_space(how: How) {
 }
 
 fn discarded_ranges_read_zeros_to_the_byte(how: How) {
-    let (_folder, path) = file(0);
+    let (_folder, path) = file(0, how);
     fs::write(&path, vec![3u8; 1 << 20]).expect("file");
     let (mut device, mut bench) = (open(&path, how), Bench::new());
     let limits = device
@@ -219,7 +237,7 @@ fn discarded_ranges_read_zeros_to_the_byte(how: How) {
 }
 
 fn growth_extends_the_file_with_zeros_and_the_geometry_with_it(how: How) {
-    let (_folder, path) = file(4096);
+    let (_folder, path) = file(4096, how);
     let options = FileOptions {
         grow_unit_bytes: Some(1 << 20),
         ..how.options()
@@ -249,7 +267,7 @@ fn growth_extends_the_file_with_zeros_and_the_geometry_with_it(how: How) {
 }
 
 fn a_second_writer_and_a_reader_beside_a_writer_are_locked_out(how: How) {
-    let (_folder, path) = file(4096);
+    let (_folder, path) = file(4096, how);
     let writer = open(&path, how);
     for options in [how.options(), FileOptions::read_only()] {
         let second = FileDevice::open(&path, &options);
@@ -260,7 +278,7 @@ fn a_second_writer_and_a_reader_beside_a_writer_are_locked_out(how: How) {
 }
 
 fn readers_share_a_file_and_keep_writers_out(how: How) {
-    let (_folder, path) = file(4096);
+    let (_folder, path) = file(4096, how);
     let options = FileOptions::read_only();
     let first = FileDevice::open(&path, &options).expect("unlocked");
     let second = FileDevice::open(&path, &options).expect("shared");
@@ -293,7 +311,7 @@ fn what_is_no_file_is_refused_without_waiting() {
 
 #[test]
 fn senseless_options_are_refused() {
-    let (_folder, path) = file(4096);
+    let (_folder, path) = file(4096, How::default());
     let good = FileOptions::default();
     for options in [
         FileOptions {
@@ -322,7 +340,7 @@ fn senseless_options_are_refused() {
 }
 
 fn a_file_declares_a_whole_page_as_its_atomic_unit(how: How) {
-    let (_folder, path) = file(4096);
+    let (_folder, path) = file(4096, how);
     let device = open(&path, how);
     assert_eq!(device.geometry().atomic_write_bytes, 4096);
     assert!(device.geometry().volatile_cache);
@@ -336,7 +354,7 @@ fn a_file_declares_a_whole_page_as_its_atomic_unit(how: How) {
 }
 
 fn data_and_holes_are_told_apart(how: How) {
-    let (_folder, path) = file(4 << 20);
+    let (_folder, path) = file(4 << 20, how);
     let raw = File::options().write(true).open(&path).expect("file");
     raw.write_all_at(&[1; 8192], 1 << 20).expect("write");
     raw.write_all_at(&[2; 4096], (4 << 20) - 4096)

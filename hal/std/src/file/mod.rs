@@ -3,7 +3,8 @@
 //! Operations are carried out by the kernel, told of a whole batch in one system call (`io_uring`), or
 //! by a few threads where it refuses that. Either way data move straight between the lent memory and
 //! the page cache, or the medium if [`FileOptions::cache`] says so; many operations are in flight on
-//! one file and complete in any order.
+//! one file and complete in any order. Short transfers of a file in memory (tmpfs) are carried out at
+//! once, unless [`FileOptions::aio`] says by whom: they are done when `notify` returns.
 //!
 //! | file | its one job |
 //! | --- | --- |
@@ -66,6 +67,9 @@ pub(crate) use open::open_path;
 pub use open::{Aio, Cache, FileId, FileOptions, LOCK_PATIENCE, OpenError};
 pub use unnamed::{create_unnamed, give_name, rename_to_free};
 
+/// Longest transfer that is short, bytes.
+const SHORT_BYTES: u64 = 64 << 10;
+
 /// A file or block device with many operations in flight.
 ///
 /// ```
@@ -94,6 +98,8 @@ pub struct FileDevice {
     staged: OpQueue,
     /// Completed, and collected.
     done: OpQueue,
+    /// Short transfers are carried out where they are handed over.
+    at_once: bool,
 }
 
 const _: () = {
@@ -123,11 +129,12 @@ impl FileDevice {
         }
         Ok(FileDevice {
             backend,
-            target,
             geometry,
             id,
             staged: OpQueue::new(),
             done: OpQueue::new(),
+            at_once: options.aio == Aio::Auto && sys::is_in_memory(&target.file),
+            target,
         })
     }
 
@@ -167,7 +174,7 @@ impl FileDevice {
     /// Carries out everything submitted, waits for it and gives all completions that were not
     /// polled, so that the memory they carry can go home.
     pub fn close(mut self) -> OpQueue {
-        self.backend.hand_over(&mut self.staged);
+        self.hand_over();
         self.backend.stop();
         let mut all = core::mem::take(&mut self.done);
         let mut rest = self.backend.collect();
@@ -177,11 +184,45 @@ impl FileDevice {
         all
     }
 
+    fn hand_over(&mut self) {
+        if self.at_once {
+            self.carry_out_short();
+        }
+        if !self.staged.is_empty() {
+            self.backend.hand_over(&mut self.staged);
+        }
+    }
+
+    /// A file in memory has nothing to wait for: copying a few pages takes less than another thread
+    /// to wake, of this process or of the kernel, which has no other way to such a file either.
+    fn carry_out_short(&mut self) {
+        for _ in 0..self.staged.len() {
+            let Some(mut op) = self.staged.pop_front() else {
+                return;
+            };
+            if is_short(&op) {
+                self.target.execute(&mut op);
+                self.done.push_back(op);
+            } else {
+                self.staged.push_back(op);
+            }
+        }
+    }
+
     fn next_done(&mut self) -> Option<Op> {
         if self.done.is_empty() && self.backend.has_work() {
             self.done = self.backend.collect();
         }
         self.done.pop_front()
+    }
+}
+
+/// Whether carrying it out is only to copy a little.
+fn is_short(op: &Op) -> bool {
+    match op.kind() {
+        OpKind::Read | OpKind::Write => op.bytes() <= SHORT_BYTES,
+        OpKind::Flush => true,
+        _ => false,
     }
 }
 
@@ -208,9 +249,7 @@ impl BlockDevice for FileDevice {
     }
 
     fn notify(&mut self) {
-        if !self.staged.is_empty() {
-            self.backend.hand_over(&mut self.staged);
-        }
+        self.hand_over();
     }
 
     fn poll(&mut self, _now: Instant) -> Option<Op> {
@@ -239,7 +278,7 @@ impl Drop for FileDevice {
     /// Carries out what was submitted and waits until nobody uses lent memory any more, then
     /// leaks what was not polled.
     fn drop(&mut self) {
-        self.backend.hand_over(&mut self.staged);
+        self.hand_over();
         self.backend.stop();
     }
 }

@@ -8,22 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use fvd_nbd::export::Export;
-use fvd_nbd::handshake::{Agreed, Handshake, INPUT_BYTES_MAX, Progress};
+use fvd_nbd::handshake::{Agreed, Handshake, Progress};
 use fvd_nbd::reply::Errno;
 use fvd_nbd::request::{Command, REQUEST_BYTES, Request, RequestError};
 
+use super::input::Input;
 use super::reply::{Reply, held};
 use super::stream::Stream;
 use super::task::{Origin, Start, Wanted};
 use super::{BYTES_MAX, Counters, IN_FLIGHT_MAX};
 use crate::aligned::AlignedBuffer;
-
-/// Bytes read ahead: many requests, or a whole option of the handshake.
-const INPUT_BYTES: usize = if INPUT_BYTES_MAX > 64 << 10 {
-    INPUT_BYTES_MAX
-} else {
-    64 << 10
-};
 
 /// Replies that one system call carries.
 const SEND_SLICES: usize = 32;
@@ -68,9 +62,7 @@ pub(super) struct Connection {
     /// When the handshake must be over.
     deadline: Instant,
     state: State,
-    input: Vec<u8>,
-    /// First byte of the input that was not used.
-    used: usize,
+    input: Input,
     output: VecDeque<Reply>,
     /// Requests that were started and whose reply is not sent.
     in_flight: usize,
@@ -88,8 +80,7 @@ impl Connection {
             generation,
             deadline,
             state: State::Handshake(Handshake::new()),
-            input: Vec::new(),
-            used: 0,
+            input: Input::new(),
             output: VecDeque::new(),
             in_flight: 0,
             bytes: 0,
@@ -140,9 +131,9 @@ impl Connection {
             State::Handshake(_) => false,
             State::Requests { stage, .. } => match stage {
                 Stage::Ready(_) => room,
-                Stage::Payload { .. } | Stage::Skip { .. } => !self.unused().is_empty(),
+                Stage::Payload { .. } | Stage::Skip { .. } => !self.input.unused().is_empty(),
                 Stage::Header => {
-                    room && !self.is_at_bounds() && self.unused().len() >= REQUEST_BYTES
+                    room && !self.is_at_bounds() && self.input.unused().len() >= REQUEST_BYTES
                 }
             },
             State::Ended => self.is_finished(),
@@ -209,10 +200,6 @@ impl Connection {
         ControlFlow::Continue(())
     }
 
-    fn unused(&self) -> &[u8] {
-        self.input.get(self.used..).unwrap_or(&[])
-    }
-
     /// Reads more. False if nothing is there now.
     fn fill(&mut self) -> io::Result<bool> {
         if !self.readable {
@@ -233,28 +220,20 @@ impl Connection {
             *filled += count.unwrap_or(0);
             return progress(count);
         }
-        self.input.drain(..self.used);
-        self.used = 0;
-        let have = self.input.len();
-        self.input.resize(INPUT_BYTES.max(have), 0);
-        let target = self.input.get_mut(have..).unwrap_or(&mut []);
-        let room = target.len();
-        let result = self.stream.receive(target);
-        let count = *result.as_ref().unwrap_or(&None);
-        self.readable = count == Some(room);
-        self.input.truncate(have + count.unwrap_or(0));
-        result.and_then(progress)
+        let received = self.input.receive(&mut self.stream);
+        self.readable = matches!(received, Ok((_, true)));
+        received.and_then(|(count, _)| progress(count))
     }
 
     fn shake_hands(&mut self, exports: &[Export<'_>]) -> Next {
         let State::Handshake(handshake) = &mut self.state else {
             return Next::End;
         };
-        let input = self.input.get(self.used..).unwrap_or(&[]);
         let mut said = Vec::new();
-        let (used, progress) =
-            handshake.advance(input, exports, &mut |bytes| said.extend_from_slice(bytes));
-        self.used += used;
+        let (used, progress) = handshake.advance(self.input.unused(), exports, &mut |bytes| {
+            said.extend_from_slice(bytes);
+        });
+        self.input.use_up(used);
         self.talk(said);
         match progress {
             Progress::Pending => Next::Input,
@@ -286,13 +265,8 @@ impl Connection {
                     return Next::End;
                 };
                 let left = buffer.get_mut(filled..).unwrap_or(&mut []);
-                let input = self.input.get(self.used..).unwrap_or(&[]);
-                let count = left.len().min(input.len());
-                if let (Some(to), Some(from)) = (left.get_mut(..count), input.get(..count)) {
-                    to.copy_from_slice(from);
-                }
+                let count = self.input.take(left);
                 let (filled, whole) = (filled + count, count == left.len());
-                self.used += count;
                 if whole {
                     counters.written_bytes += u64::from(wanted.request.len);
                     self.enter(Stage::Ready(wanted))
@@ -302,8 +276,8 @@ impl Connection {
                 }
             }
             Stage::Skip { left, reply } => {
-                let count = left.min(self.unused().len());
-                self.used += count;
+                let count = left.min(self.input.unused().len());
+                self.input.use_up(count);
                 if count == left {
                     counters.requests += 1;
                     counters.errors += 1;
@@ -330,13 +304,13 @@ impl Connection {
         if self.is_at_bounds() {
             return Next::Wait;
         }
-        let Some(bytes) = self.unused().first_chunk::<REQUEST_BYTES>().copied() else {
+        let Some(bytes) = self.input.unused().first_chunk::<REQUEST_BYTES>().copied() else {
             return Next::Input;
         };
         let Some(export) = exports.get(agreed.export) else {
             return Next::End;
         };
-        self.used += REQUEST_BYTES;
+        self.input.use_up(REQUEST_BYTES);
         match Request::parse(&bytes, export, agreed) {
             Ok(request) if request.command == Command::Disconnect => Next::End,
             Ok(request) => {

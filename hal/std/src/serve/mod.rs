@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `connection` | one client: handshake, requests in, replies out |
 //! | `stream` | its socket |
+//! | `input` | what was read ahead from it |
 //! | `reply` | what it is answered, and how much of that was sent |
 //! | `task` | one request on its way through the device |
 //! | `disks` | what can be served |
@@ -27,6 +28,7 @@
 
 mod connection;
 mod disks;
+mod input;
 mod reply;
 mod stream;
 mod task;

@@ -11,13 +11,19 @@ use fvd::device::{BlockDevice, OpKind, Status};
 use fvd_std::arena::leak_arena;
 use fvd_std::drive::Driver;
 use fvd_std::file::{Aio, Cache, FileDevice, FileOptions, OpenError};
+use tempfile::TempDir;
 
 /// How a file is used as a device.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct How {
     pub aio: Aio,
     pub cache: Cache,
+    /// The file lies in a file system in memory.
+    pub in_memory: bool,
 }
+
+/// Where Linux keeps one.
+const IN_MEMORY: &str = "/dev/shm";
 
 impl How {
     pub fn options(self) -> FileOptions {
@@ -28,9 +34,24 @@ impl How {
         }
     }
 
+    /// A folder to make files in.
+    pub fn folder(self) -> TempDir {
+        let folder = if self.in_memory {
+            tempfile::tempdir_in(IN_MEMORY)
+        } else {
+            tempfile::tempdir()
+        };
+        folder.expect("temporary folder")
+    }
+
     /// False, and says so, where the system does not offer that at the place of temporary files.
     pub fn is_possible(self) -> bool {
-        let file = tempfile::tempfile().expect("temporary file");
+        if self.in_memory && !is_in_memory() {
+            println!("SKIP: {IN_MEMORY} is not a file system in memory");
+            return false;
+        }
+        let folder = self.folder();
+        let file = tempfile::tempfile_in(&folder).expect("temporary file");
         file.set_len(1 << 20).expect("length");
         let device = match FileDevice::from_file(file, &self.options()) {
             Ok(device) => device,
@@ -45,9 +66,22 @@ impl How {
             println!("SKIP: no direct I/O in sectors for temporary files");
             return false;
         }
-        assert_eq!(device.is_io_uring(), self.aio != Aio::Threads);
+        match self.aio {
+            Aio::Threads => assert!(!device.is_io_uring()),
+            Aio::IoUring => assert!(device.is_io_uring()),
+            _ => {}
+        }
         true
     }
+}
+
+fn is_in_memory() -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mut kinds = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        (words.next() == Some(IN_MEMORY)).then(|| words.next())?
+    });
+    kinds.any(|kind| kind == "tmpfs")
 }
 
 /// Runs tests, which are functions of [`How`], by threads and by the kernel, through the page cache
@@ -60,6 +94,10 @@ macro_rules! on_every_adapter {
         $crate::on_every_adapter!(@ threads_direct, Threads, Direct, $($test),*);
         $crate::on_every_adapter!(@ io_uring_direct, IoUring, Direct, $($test),*);
     };
+    (in memory: $($test:ident),* $(,)?) => {
+        $crate::on_every_adapter!(@ in_memory, Auto, Buffered, $($test),*);
+        $crate::on_every_adapter!(@ in_memory_direct, Auto, Direct, $($test),*);
+    };
     (@ $how:ident, $aio:ident, $cache:ident, $($test:ident),*) => {
         mod $how {
             use $crate::common::How;
@@ -68,7 +106,11 @@ macro_rules! on_every_adapter {
             $(
                 #[test]
                 fn $test() {
-                    let how = How { aio: Aio::$aio, cache: Cache::$cache };
+                    let how = How {
+                        aio: Aio::$aio,
+                        cache: Cache::$cache,
+                        in_memory: stringify!($how).starts_with("in_memory"),
+                    };
                     if how.is_possible() {
                         super::$test(how);
                     }
