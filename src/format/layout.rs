@@ -25,6 +25,11 @@ pub const JOURNAL_DEFAULT_MIN: u64 = 64 << 10;
 /// Fewest units of such a journal, as far as [`JOURNAL_DEFAULT_MAX`] allows: a guest that flushes after
 /// each write fills one each time, and every half of a journal costs a checkpoint.
 pub const JOURNAL_DEFAULT_UNITS_MIN: u64 = 128;
+/// Units after which a checkpoint costs next to nothing, if they are no more than a
+/// [`JOURNAL_DEFAULT_SHARE`]th of the disk.
+pub const JOURNAL_DEFAULT_UNITS_ENOUGH: u64 = 512;
+/// See [`JOURNAL_DEFAULT_UNITS_ENOUGH`].
+pub const JOURNAL_DEFAULT_SHARE: u64 = 256;
 /// Largest journal that `create` chooses by itself, bytes.
 pub const JOURNAL_DEFAULT_MAX: u64 = 4 << 20;
 /// Chunks start at a multiple of their size, up to this.
@@ -33,7 +38,8 @@ const DATA_ALIGNMENT_MAX: u64 = 1 << 20;
 /// The size of the journal of a new image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum JournalChoice {
-    /// As large as table and bitmap, from 64 KiB to 4 MiB; none if there is neither.
+    /// As large as table and bitmap, and not less than 512 units if they are no more than 1/256 of the
+    /// disk, from 64 KiB to 4 MiB; none if there is neither.
     #[default]
     Auto,
     /// No journal; possible only without table and bitmap.
@@ -269,12 +275,17 @@ fn journal_bytes(params: &CreateParams, header: &Header) -> Result<u64, LayoutEr
         JournalChoice::None if needed => return Err(LayoutError::NeedsJournal),
         JournalChoice::None => return Ok(0),
         JournalChoice::Auto if !needed => return Ok(0),
-        JournalChoice::Auto => core
-            .table
-            .bytes
-            .saturating_add(core.bitmap.bytes)
-            .max(JOURNAL_DEFAULT_UNITS_MIN.saturating_mul(unit))
-            .clamp(JOURNAL_DEFAULT_MIN, JOURNAL_DEFAULT_MAX),
+        JournalChoice::Auto => {
+            let share = header.core.virtual_bytes / JOURNAL_DEFAULT_SHARE;
+            let [few, enough] = [JOURNAL_DEFAULT_UNITS_MIN, JOURNAL_DEFAULT_UNITS_ENOUGH]
+                .map(|units| units.saturating_mul(unit));
+            let enough_or_share = share.min(enough).max(few);
+            core.table
+                .bytes
+                .saturating_add(core.bitmap.bytes)
+                .max(align_up(enough_or_share, unit))
+                .clamp(JOURNAL_DEFAULT_MIN, JOURNAL_DEFAULT_MAX)
+        }
         JournalChoice::Bytes(bytes) => align_up(bytes, unit),
     };
     let limits = &params.limits;

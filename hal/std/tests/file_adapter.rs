@@ -18,7 +18,7 @@ use fvd::device::{BlockDevice, OpFlags, OpKind, Status, When};
 use fvd_std::aligned::AlignedBuffer;
 use fvd_std::arena::HeapArena;
 use fvd_std::drive::Driver;
-use fvd_std::file::{Aio, Cache, FileDevice, FileOptions, OpenError};
+use fvd_std::file::{Aio, FileDevice, FileOptions, OpenError};
 use tempfile::TempDir;
 
 on_every_adapter!(

@@ -3,7 +3,10 @@
 use core::num::NonZeroU64;
 
 use super::*;
-use crate::format::layout::{JOURNAL_DEFAULT_MAX, JOURNAL_DEFAULT_MIN, JOURNAL_DEFAULT_UNITS_MIN};
+use crate::format::layout::{
+    JOURNAL_DEFAULT_MAX, JOURNAL_DEFAULT_MIN, JOURNAL_DEFAULT_SHARE, JOURNAL_DEFAULT_UNITS_ENOUGH,
+    JOURNAL_DEFAULT_UNITS_MIN,
+};
 
 #[test]
 fn a_terabyte_with_a_base_takes_six_mib_of_table_and_bitmap() {
@@ -37,14 +40,21 @@ fn journals_follow_the_metadata_between_two_bounds() {
     };
     let journal = |virtual_bytes, table| of_units(virtual_bytes, table, 512);
     assert_eq!(journal(MIB, true), JOURNAL_DEFAULT_MIN);
-    assert_eq!(journal(16 << 30, true), JOURNAL_DEFAULT_MIN);
-    assert_eq!(journal((16 << 30) + MIB, true), JOURNAL_DEFAULT_MIN + 4096);
+    // Enough units for rare checkpoints, where they are a small part of the disk.
+    let enough = JOURNAL_DEFAULT_UNITS_ENOUGH * 512;
+    assert_eq!(journal(64 * MIB, true), 64 * MIB / JOURNAL_DEFAULT_SHARE);
+    assert_eq!(journal(enough * JOURNAL_DEFAULT_SHARE, true), enough);
+    assert_eq!(journal(64 << 30, true), enough);
+    assert_eq!(journal((64 << 30) + MIB, true), enough + 4096);
     assert_eq!(journal(1 << 40, true), JOURNAL_DEFAULT_MAX);
     assert_eq!(journal(2 << 40, true), JOURNAL_DEFAULT_MAX);
     assert_eq!(journal(MIB, false), 0);
     // Large units need a larger one: each flush takes a whole unit.
-    let units = JOURNAL_DEFAULT_UNITS_MIN;
-    assert_eq!(of_units(16 << 30, true, 4096), units * 4096);
+    assert_eq!(of_units(MIB, true, 4096), JOURNAL_DEFAULT_UNITS_MIN * 4096);
+    assert_eq!(
+        of_units(16 << 30, true, 4096),
+        JOURNAL_DEFAULT_UNITS_ENOUGH * 4096
+    );
     assert_eq!(of_units(1 << 40, true, 4096), JOURNAL_DEFAULT_MAX);
 }
 

@@ -102,10 +102,10 @@ pub(super) fn is_aligned(op: &Op, align: DirectAlign) -> bool {
 
 /// Whether the file system of `file` lies in memory (tmpfs, ramfs).
 pub(super) fn is_in_memory(file: &File) -> bool {
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
-    const RAMFS_MAGIC: i64 = 0x8584_58f6;
-    let kind = rustix::fs::fstatfs(file).map(|found| found.f_type as i64);
-    matches!(kind, Ok(TMPFS_MAGIC | RAMFS_MAGIC))
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+    const RAMFS_MAGIC: rustix::fs::FsWord = 0x8584_58f6;
+    let found = rustix::fs::fstatfs(file);
+    found.is_ok_and(|found| matches!(found.f_type, TMPFS_MAGIC | RAMFS_MAGIC))
 }
 
 /// How a range is made to read zeros without writing them.

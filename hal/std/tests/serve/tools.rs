@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use crate::common::cli::Folder;
 use crate::common::{How, Noise, outside};
 use crate::server::Server;
-use fvd_std::file::{Aio, Cache};
+use fvd_std::file::Aio;
 
 /// Runs a client to its end. `None` if it is not installed.
 fn run(tool: &str, args: &[&str]) -> Option<Output> {
@@ -24,7 +24,7 @@ fn text(output: &Output) -> String {
 pub(crate) fn on_every_adapter(test: fn(&str)) {
     let buffered = How {
         aio: Aio::IoUring,
-        cache: Cache::Buffered,
+        ..How::default()
     };
     for adapter in ["--aio threads", "--aio threads --cache none"] {
         test(adapter);
@@ -231,7 +231,7 @@ fn fio_verifies_what_it_wrote_at_depth_on(adapter: &str) {
 fn no_thread_stands_between_the_kernel_and_the_server() {
     let ring = How {
         aio: Aio::IoUring,
-        cache: Cache::Buffered,
+        ..How::default()
     };
     if !ring.is_possible() {
         return;
