@@ -5,7 +5,9 @@
 //! runs on a disk and, as the same loop, on the bare device below it. Both devices do nothing but
 //! complete, so what is left is the engine. Ends with 1 if a bar is missed that was met before.
 //!
-//! With the argument `sizes` it compares disks of 1 GiB and 16 TiB instead.
+//! With the argument `sizes` it compares disks of 1 GiB, 1 TiB and 16 TiB instead, one operation at a
+//! time, and ends with 1 if a larger disk costs more; with `scale` it does that for up to 128 in flight
+//! (docs/SCALE.md).
 
 use core::mem::MaybeUninit;
 use std::process::{Command, ExitCode};
@@ -23,12 +25,19 @@ use fvd::{Disk, blocking};
 const OPERATION_BYTES: u64 = 4096;
 /// Operations of the shorter run; a multiple of every batch.
 const COUNT: u64 = 6400;
-/// Largest batch.
+/// The batch of the bars.
 const BATCH: u64 = 32;
+/// Batches where sizes are compared.
+const DEPTHS: [u64; 4] = [1, 8, 32, DEPTH_MAX];
+const DEPTH_MAX: u64 = 128;
 const CHUNK_BYTES: u64 = 1 << 20;
 /// Operations of the shorter run where sizes are compared; the small disk has no room for more first
 /// writes.
-const COUNT_SIZES: u64 = 480;
+const COUNT_SIZES: u64 = 512;
+/// Disks that are compared, in chunks.
+const SIZES: [&str; 3] = ["1024", "1048576", "16777216"];
+/// How many percent more a larger disk may take; a few instructions more were seen.
+const PERCENT_MORE: u64 = 1;
 
 /// How large a disk is, and which part of it is used.
 #[derive(Clone, Copy)]
@@ -39,6 +48,7 @@ struct Size {
     /// Chunks that are mapped where a case needs mapped ones; a power of two.
     mapped: u64,
     journal: JournalChoice,
+    queue_depth: u16,
 }
 
 /// A first write for each operation of the longer run, side by side.
@@ -47,6 +57,7 @@ const USUAL: Size = Size {
     used: 2 * COUNT,
     mapped: 4096,
     journal: JournalChoice::Auto,
+    queue_depth: OpenOptions::DEFAULT.queue_depth,
 };
 
 /// As many chunks at every size, all over the disk, and no checkpoint.
@@ -56,6 +67,7 @@ const fn spread(chunks: u64) -> Size {
         used: 1024,
         mapped: 512,
         journal: JournalChoice::Bytes(4 << 20),
+        queue_depth: DEPTH_MAX as u16,
     }
 }
 
@@ -127,7 +139,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {
         [] => report(),
-        [what] if what == "sizes" => compare_sizes(),
+        [what] if what == "sizes" => compare_sizes(&DEPTHS[..1]),
+        [what] if what == "scale" => compare_sizes(&DEPTHS),
         [on, case, batch, count, chunks @ ..] => {
             let (case, ..) = CASES.iter().find(|c| c.1 == case).expect("a case");
             let number = |text: &String| text.parse().expect("a number");
@@ -138,7 +151,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("no arguments or `sizes`: print a table");
+            eprintln!("no arguments, `sizes` or `scale`: print a table");
             eprintln!("disk|bare CASE BATCH COUNT [CHUNKS]: run one case");
             ExitCode::from(2)
         }
@@ -172,18 +185,25 @@ fn report() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Counts every case on a small disk and on a large one, one operation at a time.
-fn compare_sizes() -> ExitCode {
-    const CHUNKS: [&str; 2] = ["1024", "16777216"];
+/// Counts every case on small and large disks, at each of these depths, and prints the table.
+fn compare_sizes(depths: &[u64]) -> ExitCode {
     if is_slow() {
         return ExitCode::from(2);
     }
-    println!("| operation | 1 GiB | 16 TiB |");
-    println!("| --- | ---: | ---: |");
+    println!("| operation | in flight | 1 GiB | 1 TiB | 16 TiB |");
+    println!("| --- | ---: | ---: | ---: | ---: |");
+    let mut is_flat = true;
     for (_, case, name, _) in CASES {
-        let [small, large] =
-            CHUNKS.map(|chunks| instructions(&["disk", case], 1, COUNT_SIZES, &[chunks]));
-        println!("| {name} | {small} | {large} |");
+        for &depth in depths {
+            let count = |chunks| instructions(&["disk", case], depth, COUNT_SIZES, &[chunks]);
+            let [small, medium, large] = SIZES.map(count);
+            is_flat &= medium.max(large) <= small + small * PERCENT_MORE / 100;
+            println!("| {name} | {depth} | {small} | {medium} | {large} |");
+        }
+    }
+    if !is_flat {
+        eprintln!("a larger disk costs more");
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
@@ -196,17 +216,18 @@ fn is_slow() -> bool {
     cfg!(debug_assertions)
 }
 
-/// Instructions per operation: the difference of two runs.
+/// Instructions per operation: the difference of two runs, which go on side by side.
 fn instructions(what: &[&str], batch: u64, count: u64, size: &[&str]) -> u64 {
-    let [once, twice] = [count, 2 * count].map(|count| {
+    let run = |count: u64| {
         let numbers = [batch.to_string(), count.to_string()];
         let numbers = numbers.iter().map(String::as_str);
-        collected(
-            what.iter()
-                .copied()
-                .chain(numbers)
-                .chain(size.iter().copied()),
-        )
+        let words = what.iter().copied().chain(numbers);
+        collected(words.chain(size.iter().copied()))
+    };
+    let (once, twice) = std::thread::scope(|scope| {
+        let once = scope.spawn(|| run(count));
+        let twice = run(2 * count);
+        (once.join().expect("a number"), twice)
     });
     (twice - once + count / 2) / count
 }
@@ -268,12 +289,11 @@ fn disk(size: &Size) -> Disk<Two<Ram, Null>> {
     let made = blocking::create(metadata, header, true, memory(CREATE_ARENA_BYTES), wait);
     made.result.expect("created");
     let stores = Two::new(made.device, Null::new(device_bytes));
-    let opened = blocking::open(
-        stores,
-        OpenOptions::DEFAULT,
-        memory((2 << 20) + grows),
-        wait,
-    );
+    let options = OpenOptions {
+        queue_depth: size.queue_depth,
+        ..OpenOptions::DEFAULT
+    };
+    let opened = blocking::open(stores, options, memory((2 << 20) + grows), wait);
     opened.unwrap_or_else(|failure| panic!("{}", failure.error))
 }
 
@@ -292,11 +312,11 @@ struct Caller {
 
 impl Caller {
     fn new(size: Size) -> Caller {
-        let ops = 2 * BATCH as u32;
+        let ops = 2 * DEPTH_MAX as u32;
         let mut arena = Arena::new(memory(OpPool::arena_bytes(ops as usize))).expect("aligned");
         let mut pool = OpPool::carve(&mut arena, ops).expect("room");
         let (mut data, mut flush) = (OpQueue::new(), OpQueue::new());
-        for _ in 0..BATCH {
+        for _ in 0..DEPTH_MAX {
             let buffer: &'static mut [u8] = vec![1; OPERATION_BYTES as usize].leak();
             let (_, lease) = Loan::new(buffer).expect("not empty");
             let mut op = pool.take(head(OpKind::Write, 0, 0)).expect("room");

@@ -4,7 +4,6 @@ mod common;
 
 use common::cli::Folder;
 use common::{Bench, How, Noise};
-use fvd::buffer::{Lease, Loan, Op};
 use fvd::device::{BlockDevice, OpKind, Status};
 use fvd::format::{CreateParams, ImageId, JournalChoice, plan_layout};
 use fvd::open::OpenOptions;
@@ -83,34 +82,10 @@ impl Counted {
 
     /// Writes 4 KiB at the start of each of these chunks, all at once, then flushes.
     fn write_and_flush(&mut self, chunks: impl Iterator<Item = u64>) {
-        let mut loans: Vec<Option<Loan<Box<[u8]>>>> = Vec::new();
-        for chunk in chunks {
-            let data = vec![chunk as u8; 4096];
-            let (op, loan) = self.guest.with_data(OpKind::Write, chunk * CHUNK, data);
-            assert!(self.image.submit(op).is_ok());
-            loans.push(Some(loan));
-        }
-        self.image.notify();
-        self.guest.driver.attach(&mut self.image);
-        for _ in 0..loans.len() {
-            let mut op = self.next();
-            assert_eq!(op.status(), Status::Done);
-            let lease: Lease = op.pop().expect("the lease came home");
-            self.guest.pool.put(op).expect("an op of this pool");
-            drop(lease);
-        }
+        let offsets = chunks.map(|chunk| chunk * CHUNK);
+        self.guest.batch(&mut self.image, OpKind::Write, offsets);
         let status = self.guest.run(&mut self.image, OpKind::Flush, 0, 0);
         assert_eq!(status, Status::Done);
-    }
-
-    fn next(&mut self) -> Op {
-        let (image, driver) = (&mut self.image, &mut self.guest.driver);
-        loop {
-            match image.poll(driver.now()) {
-                Some(op) => return op,
-                None => driver.wait(image.poll_at()),
-            }
-        }
     }
 
     /// What was done since the last call. No metadata may have been read.

@@ -1,11 +1,14 @@
-//! Disks of 1 GiB, 1 TiB and 16 TiB: what they take, what opening reads, what requests cost.
+//! Disks of 1 GiB, 1 TiB and 16 TiB: what they take, what opening reads, what requests cost, one at a
+//! time and many at once.
 
 mod common;
 
 use common::Bench;
 use common::cli::Folder;
 use fvd::device::{BlockDevice, Counts, OpKind, Status};
-use fvd_std::image::{Access, BaseFormat, DeviceCounts, Image, Parts};
+use fvd::open::OpenOptions;
+use fvd_std::file::FileDevice;
+use fvd_std::image::{self, Access, BaseFormat, DeviceCounts, Devices, Image, Parts};
 
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
@@ -206,5 +209,104 @@ fn requests_cost_the_same_at_every_size() {
             assert_eq!(cost.metadata.reads, 0, "{what}");
         }
         assert!(operations >= 60, "{operations}: too few were counted");
+    }
+}
+
+/// Requests that are in flight at once.
+const DEPTHS: [u64; 4] = [1, 8, 32, 128];
+
+/// A new disk without a base that takes as many requests at once as are ever sent here, in a file that
+/// grows once by more than they need.
+fn deep(bytes: u64) -> Opened {
+    let (folder, mut guest) = (Folder::new(), Bench::new());
+    let create = "create --journal-size 4M --grow-unit 256M disk.fvd";
+    folder.run(&format!("{create} {bytes}")).ends(0);
+    let (path, parts) = (folder.path("disk.fvd"), Parts::default());
+    let image = Image::open(&mut guest.driver, &path, Access::ReadOnly, &parts).expect("opened");
+    let header = image.header().clone();
+    image.close(&mut guest.driver).expect("closed");
+    let options = image::file_options(&header, Access::ReadWrite);
+    let devices = Devices {
+        metadata: FileDevice::open(&path, &options).expect("a device"),
+        data: None,
+        base: None,
+    };
+    let options = OpenOptions {
+        queue_depth: DEPTHS[3] as u16,
+        // Never: after two single writes it would expect a third, which the first of a batch is not.
+        eager_after_flushes: 255,
+        ..image::open_options(Access::ReadWrite).expect("randomness")
+    };
+    let image = Image::on(&mut guest.driver, devices, options).expect("opened");
+    Opened {
+        folder,
+        image,
+        guest,
+    }
+}
+
+/// What a batch of so many requests cost.
+type DeepCost = (&'static str, u64, DeviceCounts);
+
+/// Each chunk of a batch is far from the others, all over the disk.
+fn deep_costs(opened: &mut Opened) -> Vec<DeepCost> {
+    const CASES: [(&str, OpKind, bool); 3] = [
+        ("first write, flush", OpKind::Write, true),
+        ("mapped read", OpKind::Read, false),
+        ("mapped write", OpKind::Write, false),
+    ];
+    let chunks = opened.image.geometry().capacity_bytes / CHUNK;
+    let mut used = 0;
+    let mut costs = Vec::new();
+    // Once more than is looked at: the first flush of a session makes the store grow.
+    for depth in [1].into_iter().chain(DEPTHS) {
+        let offsets = (used..used + depth).map(|index| index * (chunks / 256) * CHUNK);
+        used += depth;
+        for (what, kind, flush) in CASES {
+            let (image, guest) = (&mut opened.image, &mut opened.guest);
+            let before = image.device_counts();
+            guest.batch(image, kind, offsets.clone());
+            if flush {
+                let status = guest.run(image, OpKind::Flush, 0, 0);
+                assert_eq!(status, Status::Done, "{what}");
+            }
+            costs.push((what, depth, since(&image.device_counts(), &before)));
+        }
+    }
+    costs.split_off(CASES.len())
+}
+
+/// With `--nocapture` it prints the table of docs/SCALE.md.
+#[test]
+fn requests_cost_the_same_at_every_size_and_depth() {
+    let [small, others @ ..] = SIZES.map(|bytes| {
+        let mut opened = deep(bytes);
+        let costs = deep_costs(&mut opened);
+        opened.close();
+        costs
+    });
+    println!("| requests | at once | reads | writes | bytes | flushes |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    for (index, (what, depth, cost)) in small.iter().enumerate() {
+        for other in &others {
+            assert_eq!(other[index], small[index]);
+        }
+        let all = |of: fn(&Counts) -> u64| of(&cost.metadata) + of(&cost.data);
+        let found = [
+            all(|counts| counts.reads),
+            all(|counts| counts.writes),
+            all(|counts| counts.read_bytes + counts.write_bytes),
+            all(|counts| counts.flushes),
+        ];
+        let wanted = match *what {
+            "mapped read" => [*depth, 0, depth * 4096, 0],
+            "mapped write" => [0, *depth, depth * 4096, 0],
+            // One unit of the journal for all of them.
+            _ => [0, depth + 1, (depth + 1) * 4096, 1],
+        };
+        assert_eq!(found, wanted, "{what}, {depth} at once");
+        assert_eq!(all(Counts::operations), found[0] + found[1] + found[3]);
+        let [reads, writes, bytes, flushes] = found;
+        println!("| {what} | {depth} | {reads} | {writes} | {bytes} | {flushes} |");
     }
 }

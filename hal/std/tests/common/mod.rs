@@ -120,6 +120,9 @@ macro_rules! on_every_adapter {
     };
 }
 
+/// Operations of a [`Bench`].
+const OPS: usize = 160;
+
 /// Operations to submit, and a driver to wait with.
 pub struct Bench {
     pub pool: OpPool,
@@ -128,10 +131,10 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Bench {
-        let memory = leak_arena(64 << 10).expect("memory");
+        let memory = leak_arena(OpPool::arena_bytes(OPS)).expect("memory");
         let mut arena = Arena::new(memory).expect("aligned");
         Bench {
-            pool: OpPool::carve(&mut arena, 64).expect("room"),
+            pool: OpPool::carve(&mut arena, OPS as u32).expect("room"),
             driver: Driver::new(),
         }
     }
@@ -170,6 +173,35 @@ impl Bench {
         match self.transfer(device, op, loan) {
             (Status::Done, data) => Ok(data),
             (status, _) => Err(status),
+        }
+    }
+
+    /// Runs an operation of 4 KiB at each of these offsets, all at once. Reads and writes noise.
+    pub fn batch(
+        &mut self,
+        device: &mut dyn BlockDevice,
+        kind: OpKind,
+        offsets: impl Iterator<Item = u64>,
+    ) {
+        let mut loans = Vec::new();
+        for offset in offsets {
+            let (op, loan) = self.with_data(kind, offset, vec![offset as u8 ^ 0xEE; 4096]);
+            assert!(device.submit(op).is_ok(), "refused");
+            // Kept until its lease is back.
+            loans.push(loan);
+        }
+        device.notify();
+        self.driver.attach(device);
+        for _ in 0..loans.len() {
+            let mut op = loop {
+                match device.poll(self.driver.now()) {
+                    Some(op) => break op,
+                    None => self.driver.wait(device.poll_at()),
+                }
+            };
+            assert_eq!(op.status(), Status::Done);
+            drop(op.pop().expect("the lease came home"));
+            self.pool.put(op).expect("an op of this pool");
         }
     }
 
