@@ -1,4 +1,4 @@
-//! How long images take to open, and in how much memory (docs/MEMORY.md).
+//! How long images take to open, and in how much memory (docs/SCALE.md).
 //!
 //! ```sh
 //! cargo run --release -p fvd-std --example open_time -- [FOLDER]
@@ -25,6 +25,13 @@ use fvd_std::file::{Cache, FileDevice};
 use fvd_std::image::{self, Access, BaseFormat, Image, Parts};
 
 const TIB: u64 = 1 << 40;
+/// Images: name, size of the disk, of a chunk and of a block. The last is one that takes less memory.
+const SHAPES: [(&str, u64, u64, u64); 4] = [
+    ("1 GiB", 1 << 30, 1 << 20, 64 << 10),
+    ("1 TiB", TIB, 1 << 20, 64 << 10),
+    ("16 TiB", 16 * TIB, 1 << 20, 64 << 10),
+    ("16 TiB", 16 * TIB, 4 << 20, 256 << 10),
+];
 /// Longest file that is made: most file systems end at 16 TiB.
 const FILE_BYTES_MAX: u64 = 15 * TIB;
 const ROUNDS: usize = 15;
@@ -44,11 +51,16 @@ fn main() -> Result<()> {
 fn report(folder: &Path) -> Result<()> {
     println!("Shortest and median of {ROUNDS}, milliseconds; cached and direct I/O.");
     println!();
-    println!("| disk | image | memory, bytes | read, bytes | reads | cached | direct |");
-    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
-    for (name, bytes) in [("1 GiB", 1 << 30), ("1 TiB", TIB), ("16 TiB", 16 * TIB)] {
+    println!("| disk | chunk | image | memory, bytes | read, bytes | reads | cached | direct |");
+    println!("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |");
+    for (name, bytes, chunk, block) in SHAPES {
         for full in [false, true] {
-            make(folder, bytes, full)?;
+            let params = CreateParams {
+                chunk_bytes: chunk,
+                block_bytes: block,
+                ..CreateParams::new(bytes, ImageId(image::random()?))
+            };
+            make(folder, params, full)?;
             let (cached, image) = times(folder, Cache::Buffered)?;
             let (direct, _) = times(folder, Cache::Direct)?;
             let Opened {
@@ -58,7 +70,8 @@ fn report(folder: &Path) -> Result<()> {
             } = image;
             let kind = if full { "full" } else { "new" };
             println!(
-                "| {name} | {kind} | {memory_bytes} | {read_bytes} | {reads} | {cached} | {direct} |"
+                "| {name} | {} MiB | {kind} | {memory_bytes} | {read_bytes} | {reads} | {cached} | {direct} |",
+                chunk >> 20
             );
         }
     }
@@ -66,8 +79,9 @@ fn report(folder: &Path) -> Result<()> {
 }
 
 /// Makes `disk.fvd` over `base.raw`, both anew.
-fn make(folder: &Path, bytes: u64, full: bool) -> Result<()> {
+fn make(folder: &Path, params: CreateParams, full: bool) -> Result<()> {
     let base = File::create(folder.join("base.raw"))?;
+    let bytes = params.virtual_bytes;
     base.set_len(bytes.min(FILE_BYTES_MAX))?;
     let params = CreateParams {
         base: Some(BaseParams {
@@ -78,7 +92,7 @@ fn make(folder: &Path, bytes: u64, full: bool) -> Result<()> {
             generation: 0,
         }),
         atomic_unit: 4096, // what a file declares
-        ..CreateParams::new(bytes, ImageId(image::random()?))
+        ..params
     };
     let mut header = plan_layout(&params)?;
     if full {

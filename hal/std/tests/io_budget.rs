@@ -4,7 +4,7 @@ mod common;
 
 use common::cli::Folder;
 use common::{Bench, How, Noise};
-use fvd::device::{BlockDevice, OpKind, Status};
+use fvd::device::{OpKind, Status};
 use fvd::format::{CreateParams, ImageId, JournalChoice, plan_layout};
 use fvd::open::OpenOptions;
 use fvd_std::file::{FileDevice, FileOptions};

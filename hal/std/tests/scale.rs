@@ -223,7 +223,7 @@ fn deep(bytes: u64) -> Opened {
     folder.run(&format!("{create} {bytes}")).ends(0);
     let (path, parts) = (folder.path("disk.fvd"), Parts::default());
     let image = Image::open(&mut guest.driver, &path, Access::ReadOnly, &parts).expect("opened");
-    let header = image.header().clone();
+    let header = *image.header();
     image.close(&mut guest.driver).expect("closed");
     let options = image::file_options(&header, Access::ReadWrite);
     let devices = Devices {
