@@ -9,10 +9,10 @@ use serde_json::Value;
 /// Runs a smoke test of some tables and arms. `None` if there is no client.
 fn quick(folder: &Folder, only: &str, arms: &str) -> Option<Value> {
     outside("fio")?;
-    let line = format!(
-        "bench --quick --json --dir . --memory-dir . --output out --only {only} --arms {arms}"
-    );
-    Some(folder.run(&line).json())
+    let line = "bench --quick --json --dir . --memory-dir . --output out --only";
+    let mut words: Vec<&str> = line.split(' ').collect();
+    words.extend([only, "--arms", arms]);
+    Some(folder.fvd(&words).json())
 }
 
 fn rows(table: &Value) -> &Vec<Value> {
@@ -141,7 +141,21 @@ fn small_files_are_created_in_a_file_system_on_an_image() {
         return;
     };
     let tables = report["tables"].as_array().expect("tables");
-    assert_eq!(tables.len(), 2);
+    let names: Vec<&Value> = tables.iter().map(|table| &table["name"]).collect();
+    assert_eq!(
+        names,
+        [
+            "files",
+            "files-device",
+            "files-overlay",
+            "files-fsync",
+            "files-fsync-overlay"
+        ]
+    );
+    all_measured_or_skipped(tables);
+}
+
+fn all_measured_or_skipped(tables: &[Value]) {
     for row in tables.iter().flat_map(rows) {
         match &row["outcome"]["skipped"] {
             Value::Null => assert!(row["outcome"]["measured"].is_object(), "{row}"),
@@ -151,10 +165,100 @@ fn small_files_are_created_in_a_file_system_on_an_image() {
 }
 
 #[test]
+fn other_clients_are_used_where_they_are_installed() {
+    let folder = Folder::new();
+    let arms = "fvd,qcow2,qemu raw io_uring";
+    let Some(report) = quick(&folder, "copy,img,write-qd1", arms) else {
+        return;
+    };
+    let tables = report["tables"].as_array().expect("tables");
+    let measured: Vec<(&Value, usize)> = tables
+        .iter()
+        .map(|table| (&table["name"], rows(table).len()))
+        .collect();
+    for (found, wanted) in measured.iter().zip([
+        ("write-qd1", 3),
+        ("copy-out", 2),
+        ("copy-in", 2),
+        ("img-read", 2),
+        ("img-write", 2),
+    ]) {
+        assert_eq!((found.0.as_str(), found.1), (Some(wanted.0), wanted.1));
+    }
+    all_measured_or_skipped(tables);
+    assert_eq!(folder.names(), ["out"], "images are gone");
+}
+
+#[test]
+fn reads_are_watched_while_something_else_goes_on() {
+    let folder = Folder::new();
+    let Some(report) = quick(&folder, "latency", "fvd,fvd idle,raw idle") else {
+        return;
+    };
+    let [median, slow] = &report["tables"].as_array().expect("tables")[..] else {
+        panic!("{report}")
+    };
+    assert_eq!(median["name"], "latency-p50");
+    assert_eq!(slow["name"], "latency-p99");
+    for table in [median, slow] {
+        assert_eq!(table["beside"], "to itself under load");
+        let measured = rows(table).iter().map(|row| {
+            let ratio = &row["outcome"]["measured"]["ratio"]["median"];
+            assert!(ratio.as_f64().is_some_and(|ratio| ratio > 0.0), "{row}");
+            (row["arm"].as_str(), row["beside"].is_object())
+        });
+        assert_eq!(
+            measured.collect::<Vec<_>>(),
+            [
+                (Some("raw idle"), true),
+                (Some("fvd"), false),
+                (Some("fvd idle"), true)
+            ]
+        );
+    }
+}
+
+#[test]
+fn reads_after_open_read_data_and_nothing_else() {
+    let folder = Folder::new();
+    let arms = "raw,fvd,fvd --table off,qcow2";
+    let Some(report) = quick(&folder, "count-read", arms) else {
+        return;
+    };
+    if outside("strace").is_none() {
+        return;
+    }
+    for row in rows(&report["counts"][0]) {
+        let counted = &row["counted"]["Ok"];
+        let [reads, bytes] = ["reads", "read_bytes"].map(|key| counted[key].as_f64());
+        if row["arm"] != "qcow2" {
+            assert_eq!((reads, bytes), (Some(1.0), Some(4096.0)), "{row}");
+        } else if outside("qemu-nbd").is_some() {
+            assert!(
+                reads.is_some_and(|reads| reads > 1.5),
+                "its metadata: {row}"
+            );
+        }
+    }
+}
+
+#[test]
 fn it_says_what_there_is_and_what_it_can_not_do() {
     let folder = Folder::new();
     let list = folder.run("bench --list").ends(0).out;
-    for name in ["fresh-qd1", "count-flush", "fragments", "qcow2 extended_l2"] {
+    for name in [
+        "fresh-qd1",
+        "copy-in",
+        "img-read",
+        "local-flush-32",
+        "files-fsync-overlay",
+        "latency",
+        "fragments",
+        "count-flush",
+        "count-read",
+        "qcow2 extended_l2",
+        "qemu raw io_uring",
+    ] {
         assert!(list.contains(name), "{list}");
     }
     folder.run("bench --rounds 0").fails(64, &["--rounds"]);

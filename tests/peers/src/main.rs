@@ -1,8 +1,8 @@
-//! `bench-peers CRATE IMAGE DEPTH FLUSH_EVERY`: writes 4 KiB to each of the places on standard input, with
+//! `bench-peers CRATE IMAGE DEPTH FLUSH_EVERY [--calls]`: writes 4 KiB to each of the places on standard input, with
 //! so many in flight and a flush after every so many (0 = none), and prints the seconds it took.
 //!
 //! Both crates use the file around the page cache. A flush makes everything before it durable,
-//! metadata included.
+//! metadata included. With `--calls` each operation on the file is a system call, which can be counted.
 
 use std::env;
 use std::error::Error;
@@ -16,9 +16,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use imago::file::File;
 use imago::qcow2::Qcow2;
 use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate, StorageOpenOptions};
-use qcow2_rs::dev::Qcow2DevParams;
+use qcow2_rs::dev::{Qcow2Dev, Qcow2DevParams};
+use qcow2_rs::error::Qcow2Result;
 use qcow2_rs::helpers::Qcow2IoBuf;
-use qcow2_rs::utils::qcow2_setup_dev_uring;
+use qcow2_rs::ops::Qcow2IoOps;
+use qcow2_rs::utils::{qcow2_setup_dev_sync, qcow2_setup_dev_uring};
 
 const BLOCK_BYTES: usize = 4096;
 
@@ -30,9 +32,10 @@ struct Job {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let words: Vec<String> = env::args().skip(1).collect();
+    let mut words: Vec<String> = env::args().skip(1).collect();
+    let calls = words.pop_if(|word| word == "--calls").is_some();
     let [name, image, depth, flush_every] = &words[..] else {
-        return Err("bench-peers CRATE IMAGE DEPTH FLUSH_EVERY <PLACES".into());
+        return Err("bench-peers CRATE IMAGE DEPTH FLUSH_EVERY [--calls] <PLACES".into());
     };
     let image = Path::new(image);
     let places = io::read_to_string(io::stdin())?;
@@ -42,10 +45,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         places: places.lines().map(str::parse).collect::<Result<_, _>>()?,
     };
     let seconds = match name.as_str() {
+        // This one uses system calls anyway.
         "imago" => tokio::runtime::Builder::new_current_thread()
             .build()?
             .block_on(by_imago(image, &job))?,
-        "qcow2-rs" => tokio_uring::start(by_qcow2_rs(image, &job))?,
+        "qcow2-rs" if calls => {
+            let disk = qcow2_setup_dev_sync(image, &qcow2_rs_params());
+            futures::executor::block_on(by_qcow2_rs(disk, &job))?
+        }
+        "qcow2-rs" => tokio_uring::start(async {
+            let disk = qcow2_setup_dev_uring(image, &qcow2_rs_params()).await;
+            by_qcow2_rs(disk, &job).await
+        })?,
         _ => return Err(format!("no such crate: {name}").into()),
     };
     println!("{seconds}");
@@ -69,18 +80,25 @@ async fn by_imago(image: &Path, job: &Job) -> Result<f64, Box<dyn Error>> {
     Ok(seconds)
 }
 
-async fn by_qcow2_rs(image: &Path, job: &Job) -> Result<f64, Box<dyn Error>> {
-    let params = Qcow2DevParams::new(9, None, None, false, true);
-    let opened = qcow2_setup_dev_uring(image, &params).await;
-    let disk = opened.map_err(|error| format!("{error:?}"))?;
+fn qcow2_rs_params() -> Qcow2DevParams {
+    Qcow2DevParams::new(9, None, None, false, true)
+}
+
+async fn by_qcow2_rs<T: Qcow2IoOps>(
+    opened: Qcow2Result<Qcow2Dev<T>>,
+    job: &Job,
+) -> Result<f64, Box<dyn Error>> {
+    let told = |error| format!("{error:?}");
+    let disk = opened.map_err(told)?;
+    // Not all ways to open it have read its metadata.
+    disk.qcow2_prep_io().await.map_err(told)?;
     let block = block();
     let flush = || async {
         disk.flush_meta().await?;
         disk.fsync_range(0, 0).await
     };
     let seconds = drive(job, |at| disk.write_at(&block, at), flush).await?;
-    let flushed = disk.flush_meta().await;
-    flushed.map_err(|error| format!("{error:?}"))?;
+    disk.flush_meta().await.map_err(told)?;
     Ok(seconds)
 }
 

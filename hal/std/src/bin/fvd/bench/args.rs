@@ -23,8 +23,8 @@ pub(crate) struct BenchArgs {
     /// Folder for the results: bench.md, bench.json and bench.svg
     #[arg(long, value_name = "FOLDER", default_value = "fvd-bench")]
     pub(super) output: PathBuf,
-    /// Time for everything that is repeated, shared among the tables
-    #[arg(long, value_name = "SECONDS", default_value_t = 840)]
+    /// Time for everything that is repeated; each table has one round in any case
+    #[arg(long, value_name = "SECONDS", default_value_t = 1500)]
     pub(super) time: u64,
     /// Rounds of a table, at most; fewer if all its intervals are narrow before
     #[arg(long, value_name = "COUNT", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]

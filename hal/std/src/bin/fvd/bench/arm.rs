@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::control::AREA_BYTES;
 use super::tools;
@@ -17,6 +18,8 @@ pub(super) enum Front {
     Fvd,
     /// `qemu-nbd`
     Qemu,
+    /// The same with io_uring instead of native AIO.
+    QemuUring,
     /// Nobody: a crate writes to it in a process of its own.
     Crate,
 }
@@ -82,6 +85,11 @@ pub(super) const QEMU_RAW: Arm = Arm {
     front: Front::Qemu,
     format: Format::Raw,
 };
+pub(super) const QEMU_RAW_URING: Arm = Arm {
+    name: "qemu raw io_uring",
+    front: Front::QemuUring,
+    format: Format::Raw,
+};
 pub(super) const QCOW2: Arm = qemu("qcow2", "qcow2", "");
 pub(super) const EXTENDED: Arm = qemu(
     "qcow2 extended_l2",
@@ -91,6 +99,11 @@ pub(super) const EXTENDED: Arm = qemu(
 pub(super) const PREALLOCATED: Arm = qemu("qcow2 preallocated", "qcow2", "preallocation=metadata");
 pub(super) const LAZY: Arm = qemu("qcow2 lazy", "qcow2", "lazy_refcounts=on");
 pub(super) const QED: Arm = qemu("qed", "qed", "");
+
+const QEMU: [&str; 2] = ["qemu-img", "qemu-nbd"];
+
+/// How many clients a server of QEMU takes at a time.
+const CLIENTS: &str = "8";
 
 /// Where images lie, and how they are opened.
 #[derive(Clone, Debug)]
@@ -113,29 +126,42 @@ impl Arm {
     pub(super) fn missing(&self) -> Option<String> {
         match self.front {
             Front::Fvd => None,
-            Front::Qemu => tools::missing(&["qemu-img", "qemu-nbd"]),
+            Front::Qemu => tools::missing(&QEMU),
+            Front::QemuUring => tools::missing(&QEMU).or_else(no_uring),
             Front::Crate => tools::missing(&["qemu-img"]),
         }
     }
 
-    /// Makes an image of `size` bytes, or an overlay of that size on a raw `base`.
+    /// Whether the data lie in the image as they do on the disk.
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.format, Format::Raw | Format::RawJournal)
+    }
+
+    /// Part of a name of a file.
+    pub(super) fn file_name(&self) -> String {
+        self.name.replace([' ', '-'], "_")
+    }
+
+    /// Makes an image.
     pub(super) fn create(
         &self,
         ground: &Ground,
         image: &Path,
-        size: u64,
-        base: Option<&Path>,
+        shape: &Shape<'_>,
     ) -> Result<(), Failure> {
-        let size_text = size.to_string();
+        let size_text = shape.bytes.to_string();
         let mut command = match self.format {
-            Format::Raw => return create_raw(image, size),
-            Format::RawJournal => return create_raw(image, size + AREA_BYTES),
+            Format::Raw => return create_raw(image, shape.bytes),
+            Format::RawJournal => return create_raw(image, shape.bytes + AREA_BYTES),
             Format::Fvd { table } => {
                 let mut command = Command::new(&ground.program);
                 let table = if table { "on" } else { "off" };
                 command.args(["create", "--force", "--table", table]);
-                if let Some(base) = base {
+                if let Some(base) = shape.base {
                     command.arg("--base").arg(base);
+                }
+                if let Some(bytes) = shape.journal_bytes {
+                    command.args(["--journal-size", &bytes.to_string()]);
                 }
                 command.arg(image).arg(&size_text);
                 command
@@ -146,7 +172,7 @@ impl Arm {
                 if !options.is_empty() {
                     command.args(["-o", options]);
                 }
-                if let Some(base) = base {
+                if let Some(base) = shape.base {
                     command.args(["-F", "raw", "-b"]).arg(base);
                 }
                 command.arg(image).arg(&size_text);
@@ -184,16 +210,21 @@ impl Arm {
                 command.arg("--socket").arg(socket).arg(image);
                 command
             }
-            Front::Qemu | Front::Crate => {
+            Front::Qemu | Front::QemuUring | Front::Crate => {
                 let mut command = Command::new("qemu-nbd");
                 let format = match self.format {
                     Format::Qemu { format, .. } => format,
                     _ => "raw",
                 };
                 // `native` is for files that are used around the page cache only.
-                let aio = if direct { "native" } else { "threads" };
+                let aio = match (self.front, direct) {
+                    (Front::QemuUring, _) if !how.threads => "io_uring",
+                    (_, true) => "native",
+                    (_, false) => "threads",
+                };
                 let cache = if ground.direct { "none" } else { "writeback" };
-                command.args(["--persistent", "--format", format, "--aio", aio]);
+                command.args(["--persistent", "--shared", CLIENTS]);
+                command.args(["--format", format, "--aio", aio]);
                 command.args(["--cache", cache, "--discard", "unmap", "--socket"]);
                 command.arg(socket).arg(image);
                 command
@@ -210,6 +241,30 @@ fn create_raw(image: &Path, size: u64) -> Result<(), Failure> {
     }
     let created = File::create(image).and_then(|file| file.set_len(size));
     created.doing(|| format!("cannot make {}", Shown(image)))
+}
+
+/// Why QEMU can not use io_uring: it says so itself.
+fn no_uring() -> Option<String> {
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    let why = || {
+        let some_file = tools::own(None).ok()?;
+        let mut command = Command::new("qemu-img");
+        command.args(["bench", "-f", "raw", "-i", "io_uring", "-c", "1"]);
+        tools::run(command.arg(some_file))
+            .err()
+            .map(|failure| failure.to_string())
+    };
+    WHY.get_or_init(why).clone()
+}
+
+/// What an image is like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shape<'a> {
+    pub(super) bytes: u64,
+    /// It is an overlay on this raw image.
+    pub(super) base: Option<&'a Path>,
+    /// Of a journal, where the format has one; else it is as large as usual.
+    pub(super) journal_bytes: Option<u64>,
 }
 
 /// How an image is served.

@@ -1,24 +1,29 @@
 //! What a random fill leaves behind: extents of the image, and the rate of reads in order.
 
 use std::fs;
+use std::mem;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::arm::{Arm, EXTENDED, How, NO_TABLE, QCOW2, QED, QEMU_RAW, RAW, TABLE};
+use super::arm::{Arm, EXTENDED, How, NO_TABLE, QCOW2, QED, QEMU_RAW, RAW, Shape, TABLE};
+use super::course::Measure;
 use super::fio::{self, Burst, Job, Kind};
-use super::nbd::{remove, served};
-use super::results::{ArmOf, FragmentRow, FragmentTable, Heading, Table};
-use super::rounds::{self, Limits, Turn};
+use super::nbd::served;
+use super::plan::{Plan, What};
+use super::results::{FragmentRow, FragmentTable, Report, Table};
 use super::{Bench, scratch, tools};
 use crate::failure::{Doing, Failure};
 
-pub(super) const NAME: &str = "fragments";
-const TITLE: &str = "reads in order, 1 MiB, QD4, after a random fill";
-
-/// The first is the reference.
-const ARMS: [Arm; 7] = [RAW, QEMU_RAW, TABLE, NO_TABLE, QCOW2, EXTENDED, QED];
+pub(super) const PLAN: Plan = Plan {
+    name: "fragments",
+    title: "reads in order, 1 MiB, QD4, after a random fill",
+    what: What::Fragments,
+    reference: RAW,
+    arms: &[QEMU_RAW, TABLE, NO_TABLE, QCOW2, EXTENDED, QED],
+    bars: &[],
+};
 
 const FILL: Job = Job {
     kind: Kind::RandomWrite,
@@ -33,59 +38,53 @@ const READ: Job = Job {
     flush_every: 0,
 };
 
-pub(super) fn measure(bench: &Bench<'_>, limits: Limits) -> Result<FragmentTable, Failure> {
-    let bytes = bench.scale.fragmented_bytes;
-    let (mut rows, mut filled, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-    for arm in ARMS {
-        if arm != RAW && !bench.wants(arm.name) {
-            continue;
-        }
-        if let Some(why) = arm.missing() {
-            missing.push((arm.name, why));
-            continue;
-        }
-        bench.begin("random fill", arm.name, 0)?;
-        let image = bench.ground.path(&format!("filled{}.image", filled.len()));
-        rows.push(fill(bench, &arm, &image, bytes)?);
-        filled.push((arm, image));
-    }
-    let (reference, arms) = filled
-        .split_first()
-        .ok_or_else(|| Failure::Failed("no reference".into()))?;
-    let samples = rounds::measure(arms.len(), limits, |turn, round| {
-        let measured = match turn {
-            Turn::Reference => reference,
-            Turn::Arm(index) => arms.get(index).unwrap_or(reference),
+/// What the fill left behind.
+#[derive(Default)]
+pub(super) struct Session {
+    written_bytes: u64,
+    rows: Vec<FragmentRow>,
+}
+
+impl Measure for Session {
+    /// Reads per second.
+    fn measure(&mut self, bench: &Bench<'_>, arm: &Arm, _: u32) -> Result<Vec<f64>, Failure> {
+        let ground = &bench.ground;
+        let bytes = bench.scale.fragmented_bytes;
+        self.written_bytes = bytes;
+        let name = format!("filled_{}.image", arm.file_name());
+        let image = bench.keep(ground.path(&name), |image| {
+            self.rows.push(fill(bench, arm, image, bytes)?);
+            Ok(())
+        })?;
+        bench.settle(ground)?;
+        let burst = Burst {
+            area_bytes: bytes,
+            operations: bytes / u64::from(READ.block_bytes),
+            time_max: Duration::from_secs(60),
+            seed: 1,
         };
-        bench.begin(TITLE, measured.0.name, round)?;
-        read(bench, measured, bytes)
-    })?;
-    let heading = Heading {
-        name: NAME,
-        title: TITLE,
-        reference: RAW.name,
-        bars: &[],
-    };
-    let names = arms.iter().map(|(arm, _)| ArmOf {
-        name: arm.name,
-        own_raw: None,
-    });
-    let mut reads = Table::of(heading, samples, &names.collect::<Vec<_>>());
-    for (name, why) in missing {
-        reads.skip(name, why);
+        let rate = served(arm, ground, &image, &How::default(), |server| {
+            fio::run(&server.uri(), READ, &burst)
+        });
+        Ok(vec![rate?])
     }
-    for (_, image) in &filled {
-        remove(image)?;
+
+    fn tell(&mut self, tables: Vec<Table>, report: &mut Report) {
+        let rows = mem::take(&mut self.rows);
+        report.fragments = tables.into_iter().next().map(|reads| FragmentTable {
+            written_bytes: self.written_bytes,
+            reads,
+            rows,
+        });
     }
-    Ok(FragmentTable {
-        written_bytes: bytes,
-        reads,
-        rows,
-    })
 }
 
 fn fill(bench: &Bench<'_>, arm: &Arm, image: &Path, bytes: u64) -> Result<FragmentRow, Failure> {
-    arm.create(&bench.ground, image, bytes, None)?;
+    let shape = Shape {
+        bytes,
+        ..Shape::default()
+    };
+    arm.create(&bench.ground, image, &shape)?;
     let burst = Burst {
         area_bytes: bytes,
         operations: bytes / u64::from(FILL.block_bytes),
@@ -101,18 +100,6 @@ fn fill(bench: &Bench<'_>, arm: &Arm, image: &Path, bytes: u64) -> Result<Fragme
         arm: arm.name.into(),
         extents: extents(image),
         allocated_bytes: found.blocks() * 512,
-    })
-}
-
-fn read(bench: &Bench<'_>, (arm, image): &(Arm, PathBuf), bytes: u64) -> Result<f64, Failure> {
-    let burst = Burst {
-        area_bytes: bytes,
-        operations: bytes / u64::from(READ.block_bytes),
-        time_max: Duration::from_secs(60),
-        seed: 1,
-    };
-    served(arm, &bench.ground, image, &How::default(), |server| {
-        fio::run(&server.uri(), READ, &burst)
     })
 }
 

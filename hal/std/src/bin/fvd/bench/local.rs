@@ -14,12 +14,15 @@ use fvd_std::drive::{Driver, Step};
 use fvd_std::file::{Cache, FileDevice, FileOptions};
 use fvd_std::image::{Access, Image, Parts};
 
-use super::arm::{Arm, Format, Front, Ground, IMAGO, NO_TABLE, QCOW2_RS, RAW, RAW_JOURNAL, TABLE};
+use super::args::BenchArgs;
+use super::arm::{
+    Arm, Format, Front, Ground, IMAGO, NO_TABLE, QCOW2_RS, RAW, RAW_JOURNAL, Shape, TABLE,
+};
 use super::control::JournalControl;
+use super::course::Measure;
 use super::nbd::{chunk_operations_max, remove};
-use super::results::{ArmOf, Heading, Table};
-use super::rounds::{self, Limits, Turn};
-use super::workload::{BARS_090, BARS_097, BARS_FLUSH_32, BARS_FLUSH_EACH, Bar};
+use super::noise::Noise;
+use super::plan::{BARS_090, BARS_097, BARS_FLUSH_32, BARS_FLUSH_EACH, Plan, What};
 use super::{Bench, tools};
 use crate::failure::{Doing, Failure};
 
@@ -33,114 +36,103 @@ const PLAIN: Arm = Arm {
 };
 
 /// First writes at random places of a new disk.
-pub(super) struct Local {
-    pub(super) name: &'static str,
-    pub(super) title: &'static str,
+#[derive(Clone, Copy)]
+pub(super) struct Load {
     depth: usize,
     /// A flush after so many writes; 0 = none.
     flush_every: u64,
-    pub(super) arms: &'static [Arm],
-    bars: &'static [Bar],
 }
 
-pub(super) const ALL: [Local; 4] = [
-    Local {
+pub(super) const PLANS: [Plan; 4] = [
+    Plan {
         name: "local-fresh-qd1",
         title: "without a server: first 4 KiB writes, random, QD1",
-        depth: 1,
-        flush_every: 0,
+        what: load(1, 0),
+        reference: RAW,
         arms: &[PLAIN, TABLE, NO_TABLE, IMAGO, QCOW2_RS],
         bars: BARS_097,
     },
-    Local {
+    Plan {
         name: "local-fresh-qd32",
         title: "without a server: first 4 KiB writes, random, QD32",
-        depth: 32,
-        flush_every: 0,
+        what: load(32, 0),
+        reference: RAW,
         arms: &[TABLE, NO_TABLE, IMAGO, QCOW2_RS],
         bars: BARS_090,
     },
-    Local {
+    Plan {
         name: "local-flush-each",
         title: "without a server: first 4 KiB write + flush, random",
-        depth: 1,
-        flush_every: 1,
-        arms: &[PLAIN, RAW_JOURNAL, TABLE, NO_TABLE, IMAGO, QCOW2_RS],
+        what: load(1, 1),
+        reference: RAW,
+        arms: FLUSHED,
         bars: BARS_FLUSH_EACH,
     },
-    Local {
+    Plan {
         name: "local-flush-32",
         title: "without a server: first 4 KiB writes, random, a flush after every 32",
-        depth: 1,
-        flush_every: 32,
-        arms: &[PLAIN, RAW_JOURNAL, TABLE, NO_TABLE, IMAGO, QCOW2_RS],
+        what: load(1, 32),
+        reference: RAW,
+        arms: FLUSHED,
         bars: BARS_FLUSH_32,
     },
 ];
 
-pub(super) fn measure(bench: &Bench<'_>, local: &Local, limits: Limits) -> Result<Table, Failure> {
-    let wanted = local.arms.iter().filter(|arm| bench.wants(arm.name));
-    let (arms, skipped): (Vec<Arm>, Vec<Arm>) =
-        wanted.partition(|arm| missing(bench, arm).is_none());
-    let scale = &bench.scale;
-    let operations_max = chunk_operations_max(scale.disk_bytes);
-    let mut client = Client::new(local.depth)?;
-    let mut operations = None;
-    let samples = rounds::measure(arms.len(), limits, |turn, round| {
-        let arm = match turn {
-            Turn::Reference => &RAW,
-            Turn::Arm(index) => arms.get(index).unwrap_or(&RAW),
-        };
-        bench.begin(local.title, arm.name, round)?;
+const FLUSHED: &[Arm] = &[PLAIN, RAW_JOURNAL, TABLE, NO_TABLE, IMAGO, QCOW2_RS];
+
+const fn load(depth: usize, flush_every: u64) -> What {
+    What::Local(Load { depth, flush_every })
+}
+
+/// What one table keeps.
+pub(super) struct Session {
+    load: Load,
+    client: Client,
+    /// Writes of a measurement.
+    operations: Option<u64>,
+}
+
+impl Session {
+    pub(super) fn new(load: Load) -> Result<Session, Failure> {
+        Ok(Session {
+            load,
+            client: Client::new(load.depth)?,
+            operations: None,
+        })
+    }
+}
+
+impl Measure for Session {
+    /// Writes per second.
+    fn measure(&mut self, bench: &Bench<'_>, arm: &Arm, round: u32) -> Result<Vec<f64>, Failure> {
+        let scale = &bench.scale;
         let mut rate = |operations, seed| {
             let places = places(scale.disk_bytes, operations, seed);
-            once(bench, arm, &mut client, local, &places)
+            once(bench, arm, &mut self.client, self.load, &places)
         };
-        let operations = match operations {
+        let operations = match self.operations {
             Some(operations) => operations,
             None => {
                 let wanted = (rate(scale.tries, 0)? * scale.burst.as_secs_f64()) as u64;
-                *operations.insert(wanted.clamp(scale.tries, operations_max))
+                let most = chunk_operations_max(scale.disk_bytes);
+                *self.operations.insert(wanted.clamp(scale.tries, most))
             }
         };
-        rate(operations, round + 1)
-    })?;
-    let heading = Heading {
-        name: local.name,
-        title: local.title,
-        reference: RAW.name,
-        bars: local.bars,
-    };
-    let names = arms.iter().map(|arm| ArmOf {
-        name: arm.name,
-        own_raw: None,
-    });
-    let mut table = Table::of(heading, samples, &names.collect::<Vec<_>>());
-    for arm in skipped {
-        table.skip(arm.name, missing(bench, &arm).unwrap_or_default());
+        Ok(vec![rate(operations, round + 1)?])
     }
-    Ok(table)
 }
 
-/// Why an arm can not be measured here.
-fn missing(bench: &Bench<'_>, arm: &Arm) -> Option<String> {
-    let no_crates = arm.front == Front::Crate && bench.args.peers.is_none();
-    match no_crates {
-        true => Some("--peers does not say where the program of tests/peers is".into()),
-        false => arm.missing(),
-    }
+/// Why an arm can not be measured here, beside what its server needs.
+pub(super) fn missing(args: &BenchArgs, arm: &Arm) -> Option<String> {
+    let no_crates = arm.front == Front::Crate && args.peers.is_none();
+    no_crates.then(|| "--peers does not say where the program of tests/peers is".into())
 }
 
 /// Where to write: the same places for the same seed.
-fn places(disk_bytes: u64, operations: u64, seed: u32) -> Vec<u64> {
-    let mut state = 0x9E37_79B9_7F4A_7C15 ^ (u64::from(seed) << 32);
+pub(super) fn places(disk_bytes: u64, operations: u64, seed: u32) -> Vec<u64> {
+    let mut noise = Noise::new(seed);
     let blocks = disk_bytes / BLOCK_BYTES as u64;
-    let place = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % blocks * BLOCK_BYTES as u64
-    };
+    let place = |_| noise.next() % blocks * BLOCK_BYTES as u64;
     (0..operations).map(place).collect()
 }
 
@@ -149,18 +141,20 @@ fn once(
     bench: &Bench<'_>,
     arm: &Arm,
     client: &mut Client,
-    local: &Local,
+    load: Load,
     places: &[u64],
 ) -> Result<f64, Failure> {
     let ground = &bench.ground;
     let image = ground.path("local.image");
-    arm.create(ground, &image, bench.scale.disk_bytes, None)?;
+    let shape = Shape {
+        bytes: bench.scale.disk_bytes,
+        ..Shape::default()
+    };
+    arm.create(ground, &image, &shape)?;
     bench.settle(ground)?;
-    let flush_every = local.flush_every;
+    let flush_every = load.flush_every;
     let seconds = match &bench.args.peers {
-        Some(program) if arm.front == Front::Crate => {
-            by_crate(program, arm, &image, local, places)?
-        }
+        Some(program) if arm.front == Front::Crate => by_crate(program, arm, &image, load, places)?,
         _ if *arm == PLAIN => plain(ground, &image, flush_every, places)?,
         _ => on_device(arm, ground, &image, client, flush_every, places)?,
     };
@@ -216,18 +210,22 @@ fn by_crate(
     program: &Path,
     arm: &Arm,
     image: &Path,
-    local: &Local,
+    load: Load,
     places: &[u64],
 ) -> Result<f64, Failure> {
     let mut command = Command::new(program);
     command.arg(arm.name).arg(image);
-    command.args([local.depth.to_string(), local.flush_every.to_string()]);
-    let lines: String = places.iter().map(|place| format!("{place}\n")).collect();
-    let printed = tools::run_with(&mut command, lines.as_bytes())?;
+    command.args([load.depth.to_string(), load.flush_every.to_string()]);
+    let printed = tools::run_with(&mut command, lines(places).as_bytes())?;
     printed
         .trim()
         .parse()
         .doing(|| "cannot understand the program of tests/peers")
+}
+
+/// Places as the program of tests/peers reads them.
+pub(super) fn lines(places: &[u64]) -> String {
+    places.iter().map(|place| format!("{place}\n")).collect()
 }
 
 /// By system calls and nothing else.

@@ -122,20 +122,24 @@ fn write_table(out: &mut String, table: &Table) -> core::fmt::Result {
         "Ratio to `{}`, {rounds}; A/A {again}.\n",
         table.reference
     )?;
-    let own = table.rows.iter().any(|row| row.of_own_raw.is_some());
-    if own {
+    if let Some(why) = &table.ended {
+        writeln!(out, "Ended early: `{}` failed: {why}\n", table.reference)?;
+    }
+    let beside = table.rows.iter().any(|row| row.beside.is_some());
+    if beside {
         writeln!(
             out,
-            "| arm | ratio | to raw of its server | bar |\n| --- | --- | --- | --- |"
+            "| arm | ratio | {} | bar |\n| --- | --- | --- | --- |",
+            table.beside
         )?;
     } else {
         writeln!(out, "| arm | ratio | bar |\n| --- | --- | --- |")?;
     }
     for row in &table.rows {
         write!(out, "| {} | {} |", row.arm, outcome(&row.outcome))?;
-        if own {
+        if beside {
             let ratio = row
-                .of_own_raw
+                .beside
                 .map_or_else(String::new, |ratio| ratio.to_string());
             write!(out, " {ratio} |")?;
         }

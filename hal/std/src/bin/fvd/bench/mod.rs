@@ -7,29 +7,37 @@
 //! | --- | --- |
 //! | `args` | what it can be told |
 //! | `arm` | formats, and who serves them |
-//! | `workload` | the tables through NBD, and the bars |
-//! | `nbd` | one such table |
+//! | `plan` | what a table is before it is measured, the list of all, and the bars |
+//! | `workload`, `nbd` | the tables through NBD, and how one is measured |
+//! | `client`, `fio` | the clients of a server |
 //! | `local` | tables without a server |
 //! | `files` | tables of small files in a file system |
+//! | `latency` | reads while something else goes on |
+//! | `fragments` | what a random fill leaves behind |
+//! | `count` | what servers ask of their host |
 //! | `control` | raw with what a journal costs at least |
-//! | `count`, `fragments` | what servers ask of their host; what a random fill leaves behind |
-//! | `rounds`, `estimate` | the method: rounds and medians |
-//! | `server`, `fio`, `tools`, `scratch`, `machine` | other programs, folders, the machine |
+//! | `course`, `rounds`, `estimate` | the method: whose turn it is, rounds, medians |
+//! | `server`, `tools`, `scratch`, `noise`, `machine` | other programs, folders, the machine |
 //! | `results`, `markdown`, `picture` | the document, its tables, its picture |
 
 mod args;
 mod arm;
+mod client;
 pub(crate) mod control;
 mod count;
+mod course;
 mod estimate;
 mod files;
 mod fio;
 mod fragments;
+mod latency;
 mod local;
 mod machine;
 mod markdown;
 mod nbd;
+mod noise;
 mod picture;
+mod plan;
 mod results;
 mod rounds;
 mod scratch;
@@ -39,7 +47,7 @@ mod workload;
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -73,9 +81,13 @@ struct Scale {
     tries: u64,
     /// Operations that are counted exactly.
     counted: u64,
+    /// Likewise, reads.
+    counted_reads: u64,
     /// The disk that gets a file system, and how many files are created and worked on in it.
     files_disk_bytes: u64,
     files: u32,
+    /// How many are created with an `fsync` of each.
+    fsync_files: u32,
     /// Wait for what others have still to write before each measurement.
     settles: bool,
 }
@@ -91,8 +103,10 @@ impl Scale {
                 burst: Duration::from_millis(30),
                 tries: 32,
                 counted: 32,
+                counted_reads: 64,
                 files_disk_bytes: 32 << 20,
                 files: 50,
+                fsync_files: 10,
                 settles: false,
             };
         }
@@ -104,8 +118,10 @@ impl Scale {
             burst: Duration::from_millis(300),
             tries: 256,
             counted: 256,
+            counted_reads: 1024,
             files_disk_bytes: 1 << 30,
             files: 2000,
+            fsync_files: 300,
             settles: true,
         }
     }
@@ -117,8 +133,8 @@ struct Bench<'a> {
     scale: Scale,
     ground: Ground,
     memory: Ground,
-    /// Made when it is needed for the first time.
-    base: RefCell<Option<PathBuf>>,
+    /// Files that were made when they were needed for the first time.
+    kept: RefCell<Vec<PathBuf>>,
     steps: RefCell<Steps>,
     interrupted: Arc<AtomicBool>,
 }
@@ -152,19 +168,35 @@ impl Bench<'_> {
 
     /// The base of all overlays, full of noise.
     fn base(&self) -> Result<PathBuf, Failure> {
-        let mut base = self.base.borrow_mut();
-        if let Some(path) = &*base {
-            return Ok(path.clone());
+        self.keep(self.ground.path("base.raw"), |path| {
+            noise::write_file(path, self.scale.base_bytes)
+        })
+    }
+
+    /// A file of noise in memory, to be copied from.
+    fn source(&self) -> Result<PathBuf, Failure> {
+        self.keep(self.memory.path("source.raw"), |path| {
+            noise::write_file(path, self.scale.written_bytes)
+        })
+    }
+
+    /// A file that is made once and then kept until the end.
+    fn keep(
+        &self,
+        path: PathBuf,
+        make: impl FnOnce(&Path) -> Result<(), Failure>,
+    ) -> Result<PathBuf, Failure> {
+        if !self.kept.borrow().contains(&path) {
+            make(&path)?;
+            self.kept.borrow_mut().push(path.clone());
         }
-        let path = self.ground.path("base.raw");
-        scratch::write_noise(&path, self.scale.base_bytes)?;
-        Ok(base.insert(path).clone())
+        Ok(path)
     }
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     if args.list {
-        return list();
+        return list(args);
     }
     if let Some(why) = tools::missing(&["fio"]) {
         return Err(Failure::because("cannot measure", why));
@@ -191,7 +223,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
         scale: Scale::of(args),
         ground: ground(&disk)?,
         memory: ground(&memory)?,
-        base: RefCell::new(None),
+        kept: RefCell::default(),
         steps: RefCell::new(Steps::new(Duration::from_secs(args.time))),
         interrupted,
     };
@@ -200,14 +232,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<u8, Failure> {
     report.seconds = start.elapsed().as_secs();
     drop(bench);
     publish(args, &report)
-}
-
-/// One table of the plan.
-enum Part {
-    Nbd(workload::Workload),
-    Local(&'static local::Local),
-    Files(&'static files::Files),
-    Fragments,
 }
 
 fn measure(bench: &Bench<'_>) -> Result<Report, Failure> {
@@ -230,36 +254,13 @@ fn measure(bench: &Bench<'_>) -> Result<Report, Failure> {
     for count in count::ALL.iter().filter(|count| wanted(count.name)) {
         report.counts.push(count::measure(bench, count)?);
     }
-    let mut parts: Vec<Part> = Vec::new();
-    parts.extend(
-        workload::all()
-            .into_iter()
-            .filter(|workload| wanted(workload.name))
-            .map(Part::Nbd),
-    );
-    let locals = local::ALL.iter().filter(|local| wanted(local.name));
-    parts.extend(locals.map(Part::Local));
-    let files = files::ALL.iter().filter(|files| wanted(files.name));
-    parts.extend(files.map(Part::Files));
-    if wanted(fragments::NAME) {
-        parts.push(Part::Fragments);
-    }
-    let end = Instant::now() + Duration::from_secs(args.time);
-    let count = parts.len();
-    for (index, part) in parts.into_iter().enumerate() {
-        // What a table does not need, those behind it get.
-        let left = end.saturating_duration_since(Instant::now());
-        let limits = Limits {
-            rounds: if args.quick { 1 } else { args.rounds },
-            time: left / u32::try_from(count - index).unwrap_or(u32::MAX),
-        };
-        match part {
-            Part::Local(local) => report.tables.push(local::measure(bench, local, limits)?),
-            Part::Files(files) => report.tables.push(files::measure(bench, files, limits)?),
-            Part::Nbd(workload) => report.tables.push(nbd::measure(bench, &workload, limits)?),
-            Part::Fragments => report.fragments = Some(fragments::measure(bench, limits)?),
-        }
-    }
+    let mut plans = plan::all();
+    plans.retain(|plan| plan.captions().iter().any(|(name, _)| wanted(name)));
+    let limits = Limits {
+        rounds: if args.quick { 1 } else { args.rounds },
+        time: Duration::from_secs(args.time),
+    };
+    course::run(bench, &plans, limits, &mut report)?;
     Ok(report)
 }
 
@@ -293,32 +294,19 @@ fn publish(args: &BenchArgs, report: &Report) -> Result<u8, Failure> {
 }
 
 /// Prints what there is to measure.
-fn list() -> Result<u8, Failure> {
+fn list(args: &BenchArgs) -> Result<u8, Failure> {
     let mut text = String::new();
     for count in &count::ALL {
-        text += &format!("{}\n", count.name);
+        text += &format!("{}: {}\n", count.name, count.title);
     }
-    let mut table = |name: &str, title: &str, arms: &[arm::Arm]| {
-        text += &format!("{name}: {title}\n");
-        for arm in arms {
-            let missing = arm.missing();
+    for plan in plan::all() {
+        text += &format!("{}: {}\n", plan.name, plan.title);
+        for arm in plan.arms {
+            let missing = plan.missing(args, arm);
             let missing = missing.map_or_else(String::new, |why| format!(" (skipped: {why})"));
             text += &format!("  {}{missing}\n", arm.name);
         }
-    };
-    for workload in workload::all() {
-        table(workload.name, workload.title, workload.arms);
     }
-    for local in &local::ALL {
-        table(local.name, local.title, local.arms);
-    }
-    for files in &files::ALL {
-        table(files.name, files.title, files::ARMS);
-    }
-    if let Some(why) = files::missing() {
-        text += &format!("  (skipped: {why})\n");
-    }
-    text += &format!("{}\n", fragments::NAME);
     output::print(text)?;
     Ok(DONE)
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::estimate::Estimate;
+use super::plan::{Bar, Goal};
 use super::rounds::Samples;
-use super::workload::{Bar, Goal};
 
 /// A lower bound this much below a bar still meets it: finer than that nothing here can tell.
 const TOLERANCE: f64 = 0.04;
@@ -46,6 +46,12 @@ pub(super) struct Table {
     pub(super) again: Option<Estimate>,
     pub(super) again_samples: Vec<f64>,
     pub(super) rounds: usize,
+    /// How long they took.
+    pub(super) seconds: f64,
+    /// Why there were no more, if the reference failed.
+    pub(super) ended: Option<String>,
+    /// What each row is compared with beside the reference.
+    pub(super) beside: String,
     pub(super) rows: Vec<Row>,
 }
 
@@ -53,8 +59,11 @@ pub(super) struct Table {
 pub(super) struct Row {
     pub(super) arm: String,
     pub(super) outcome: Outcome,
-    /// The same, compared with raw through the same server, where that is not the reference.
-    pub(super) of_own_raw: Option<Estimate>,
+    /// The same, compared with the arm that stands beside it.
+    pub(super) beside: Option<Estimate>,
+    /// It is neither the reference nor ours in another state.
+    #[serde(skip)]
+    pub(super) is_rival: bool,
     pub(super) verdicts: Vec<Verdict>,
 }
 
@@ -147,19 +156,17 @@ impl Table {
                 },
                 Err(why) => Outcome::Failed(why.clone()),
             };
+            let to = |other: &str| match other == heading.reference {
+                true => Estimate::of(ratios(arm.name)?),
+                false => quotient_to(other),
+            };
             let bars = heading.bars.iter().filter(|bar| bar.arm == arm.name);
-            let verdicts = bars.filter_map(|bar| {
-                let ratio = if bar.of == heading.reference {
-                    Estimate::of(ratios(arm.name)?)?
-                } else {
-                    quotient_to(bar.of)?
-                };
-                Some(Verdict::of(bar, ratio, again))
-            });
+            let verdicts = bars.filter_map(|bar| Some(Verdict::of(bar, to(bar.of)?, again)));
             Row {
                 arm: arm.name.into(),
                 outcome,
-                of_own_raw: arm.own_raw.and_then(quotient_to),
+                beside: arm.beside.and_then(to),
+                is_rival: arm.is_rival,
                 verdicts: verdicts.collect(),
             }
         };
@@ -171,9 +178,12 @@ impl Table {
             name: heading.name.into(),
             title: heading.title.into(),
             reference: heading.reference.into(),
+            beside: heading.beside.into(),
             rows: rows.collect(),
+            ended: samples.ended,
             again,
             rounds: samples.again.len(),
+            seconds: 0.0,
             again_samples: samples.again,
         }
     }
@@ -183,7 +193,8 @@ impl Table {
         self.rows.push(Row {
             arm: arm.into(),
             outcome: Outcome::Skipped(why),
-            of_own_raw: None,
+            beside: None,
+            is_rival: true,
             verdicts: Vec::new(),
         });
     }
@@ -202,7 +213,8 @@ impl Table {
         let Some(own) = self.samples(arm) else {
             return Vec::new();
         };
-        let others = self.rows.iter().filter(|row| row.arm != arm);
+        let others = self.rows.iter();
+        let others = others.filter(|row| row.arm != arm && row.is_rival);
         let quotients = others.filter_map(|row| {
             let quotient = Estimate::of_quotients(self.samples(&row.arm)?, own)?;
             Some((row.arm.as_str(), quotient))
@@ -214,10 +226,12 @@ impl Table {
 
     /// Arms that were tried and failed.
     pub(super) fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.rows.iter().filter_map(|row| match &row.outcome {
+        let arms = self.rows.iter().filter_map(|row| match &row.outcome {
             Outcome::Failed(why) => Some((row.arm.as_str(), why.as_str())),
             _ => None,
-        })
+        });
+        let reference = self.ended.iter();
+        arms.chain(reference.map(|why| (self.reference.as_str(), why.as_str())))
     }
 }
 
@@ -227,14 +241,18 @@ pub(super) struct Heading<'a> {
     pub(super) name: &'a str,
     pub(super) title: &'a str,
     pub(super) reference: &'a str,
+    /// What the arms are compared with beside the reference.
+    pub(super) beside: &'a str,
     pub(super) bars: &'a [Bar],
 }
 
-/// An arm, and which one is raw through the same server.
+/// An arm, and which other it is compared with.
 #[derive(Clone, Copy)]
 pub(super) struct ArmOf<'a> {
     pub(super) name: &'a str,
-    pub(super) own_raw: Option<&'a str>,
+    pub(super) beside: Option<&'a str>,
+    /// It competes with the others.
+    pub(super) is_rival: bool,
 }
 
 impl Verdict {
@@ -263,15 +281,21 @@ mod tests {
     fn table(ours: &[f64], journal: &[f64], again: &[f64], bars: &[Bar]) -> Table {
         let samples = Samples {
             again: again.to_vec(),
+            ended: None,
             arms: vec![Ok(ours.to_vec()), Ok(journal.to_vec()), Err("why".into())],
         };
         let heading = Heading {
             name: "name",
             title: "title",
             reference: RAW.name,
+            beside: "",
             bars,
         };
-        let arm = |name, own_raw| ArmOf { name, own_raw };
+        let arm = |name, beside| ArmOf {
+            name,
+            beside,
+            is_rival: true,
+        };
         let arms = [
             arm(TABLE.name, Some(RAW_JOURNAL.name)),
             arm(RAW_JOURNAL.name, None),
@@ -330,7 +354,7 @@ mod tests {
         let row = &table.rows[0];
         assert_eq!(row.verdicts[0].ratio.median, 1.0);
         assert_eq!(row.verdicts[0].met, Some(true));
-        assert_eq!(row.of_own_raw.expect("ratios").median, 1.0);
+        assert_eq!(row.beside.expect("ratios").median, 1.0);
         let failures: Vec<_> = table.failures().collect();
         assert_eq!(failures, [("broken", "why")]);
     }

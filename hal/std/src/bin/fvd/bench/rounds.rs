@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::estimate::{Estimate, SAMPLES_MIN};
+use super::estimate::Estimate;
 use crate::failure::Failure;
 
 /// An interval this narrow on either side of its median needs no more rounds.
@@ -27,88 +27,177 @@ pub(super) enum Turn {
 }
 
 /// Ratios to the reference, a sample for each round.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Samples {
     /// The second measurement of the reference in a round, divided by the first.
     pub(super) again: Vec<f64>,
     /// Of each arm, or why there are none.
     pub(super) arms: Vec<Result<Vec<f64>, String>>,
+    /// Why the reference could not be measured any more.
+    pub(super) ended: Option<String>,
 }
 
-/// Measures `arms` arms against the reference; `rate` measures one of them in a round, counted from 0.
-///
-/// An arm that fails is left out from then on.
-///
-/// # Errors
-/// The reference failed: without it there is nothing to be said.
-pub(super) fn measure(
-    arms: usize,
-    limits: Limits,
-    mut rate: impl FnMut(Turn, u32) -> Result<f64, Failure>,
-) -> Result<Samples, Failure> {
-    let start = Instant::now();
-    let mut samples = Samples {
-        again: Vec::new(),
-        arms: vec![Ok(Vec::new()); arms],
-    };
-    for round in 0..limits.rounds {
-        let first = rate(Turn::Reference, round)?;
-        let mut rates = vec![None; arms];
-        for turn in 0..arms {
-            let arm = (turn + round as usize) % arms;
-            if samples.arms[arm].is_err() {
-                continue;
-            }
-            match rate(Turn::Arm(arm), round) {
-                Ok(rate) => rates[arm] = Some(rate),
-                Err(failure) => samples.arms[arm] = Err(failure.to_string()),
-            }
-        }
-        let second = rate(Turn::Reference, round)?;
-        samples.again.push(second / first);
-        for (ratios, rate) in samples.arms.iter_mut().zip(rates) {
-            if let (Ok(ratios), Some(rate)) = (ratios, rate) {
-                ratios.push(rate / f64::midpoint(first, second));
-            }
-        }
-        if is_settled(&samples) || is_late(limits, start.elapsed(), round + 1) {
-            break;
+/// A table in the making: samples of each of the values that a measurement has.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    samples: Vec<Samples>,
+    done: u32,
+    /// How long the last one took, and all of them.
+    took: Duration,
+    spent: Duration,
+}
+
+/// Which of `all` has its next round now: the one that had the fewest, of those that are not settled and
+/// for which there is time. Each has one in any case.
+pub(super) fn next<'r>(
+    all: impl Iterator<Item = Option<&'r Rounds>>,
+    rounds: u32,
+    left: Duration,
+) -> Option<usize> {
+    let open = all.enumerate().filter_map(|(index, course)| {
+        let course = course?;
+        let wanted = course.done < rounds && !course.is_settled();
+        // Half of it may be too much.
+        let fits = course.done == 0 || course.took / 2 < left;
+        (wanted && fits).then_some((course.done, index))
+    });
+    open.min().map(|(_, index)| index)
+}
+
+impl Rounds {
+    pub(super) fn new(arms: usize, values: usize) -> Rounds {
+        let samples = || Samples {
+            again: Vec::new(),
+            arms: vec![Ok(Vec::new()); arms],
+            ended: None,
+        };
+        Rounds {
+            samples: (0..values).map(|_| samples()).collect(),
+            done: 0,
+            took: Duration::ZERO,
+            spent: Duration::ZERO,
         }
     }
-    Ok(samples)
-}
 
-/// Whether the next round, in which half of the time of one may be too much, has no time left. Too few
-/// rounds say so little that they get twice the time.
-fn is_late(limits: Limits, spent: Duration, rounds: u32) -> bool {
-    let enough = rounds as usize >= SAMPLES_MIN;
-    let time = limits.time * if enough { 1 } else { 2 };
-    spent + spent / rounds / 2 > time
-}
+    /// One round more; `measure` measures somebody in a round, counted from 0.
+    ///
+    /// An arm that fails is left out from then on. If the reference fails, there are no more rounds.
+    ///
+    /// # Errors
+    /// Those of `measure` itself, not those of what it measures.
+    pub(super) fn round(
+        &mut self,
+        mut measure: impl FnMut(Turn, u32) -> Result<Result<Vec<f64>, Failure>, Failure>,
+    ) -> Result<(), Failure> {
+        let (start, round) = (Instant::now(), self.done);
+        let first = match measure(Turn::Reference, round)? {
+            Ok(values) => values,
+            Err(failure) => {
+                self.give_up(&failure);
+                return Ok(());
+            }
+        };
+        let arms = self.samples.first().map_or(0, |samples| samples.arms.len());
+        let mut values = vec![None; arms];
+        for turn in 0..arms {
+            let arm = (turn + round as usize) % arms;
+            if self.failed(arm) {
+                continue;
+            }
+            match measure(Turn::Arm(arm), round)? {
+                Ok(measured) => values[arm] = Some(measured),
+                Err(failure) => self.leave_out(arm, &failure),
+            }
+        }
+        let second = match measure(Turn::Reference, round)? {
+            Ok(values) => values,
+            Err(failure) => {
+                self.give_up(&failure);
+                return Ok(());
+            }
+        };
+        for (index, samples) in self.samples.iter_mut().enumerate() {
+            samples.again.push(second[index] / first[index]);
+            let reference = f64::midpoint(first[index], second[index]);
+            for (ratios, value) in samples.arms.iter_mut().zip(&values) {
+                if let (Ok(ratios), Some(value)) = (ratios, value) {
+                    ratios.push(value[index] / reference);
+                }
+            }
+        }
+        self.done += 1;
+        self.took = start.elapsed();
+        self.spent += self.took;
+        Ok(())
+    }
 
-fn is_settled(samples: &Samples) -> bool {
-    let mut ratios = samples.arms.iter().flatten();
-    ratios.all(|ratios| Estimate::of(ratios).is_some_and(|ratio| ratio.is_within(NARROW)))
+    /// How long the rounds took.
+    pub(super) fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    pub(super) fn into_samples(self) -> Vec<Samples> {
+        self.samples
+    }
+
+    fn failed(&self, arm: usize) -> bool {
+        let samples = self.samples.first();
+        samples.is_none_or(|samples| samples.arms[arm].is_err())
+    }
+
+    fn leave_out(&mut self, arm: usize, failure: &Failure) {
+        for samples in &mut self.samples {
+            samples.arms[arm] = Err(failure.to_string());
+        }
+    }
+
+    /// Without the reference there is nothing more to be said.
+    fn give_up(&mut self, failure: &Failure) {
+        for samples in &mut self.samples {
+            samples.ended = Some(failure.to_string());
+        }
+    }
+
+    /// Whether more rounds would say nothing more.
+    fn is_settled(&self) -> bool {
+        if self.samples.iter().any(|samples| samples.ended.is_some()) {
+            return true;
+        }
+        let arms = self.samples.iter().flat_map(|samples| &samples.arms);
+        arms.flatten()
+            .all(|ratios| Estimate::of(ratios).is_some_and(|ratio| ratio.is_within(NARROW)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LONG: Limits = Limits {
-        rounds: 12,
-        time: Duration::from_secs(3600),
-    };
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// As a table that is alone, of one value.
+    fn measure(
+        arms: usize,
+        rounds: u32,
+        left: Duration,
+        mut rate: impl FnMut(Turn, u32) -> Result<f64, Failure>,
+    ) -> Samples {
+        let mut course = Rounds::new(arms, 1);
+        while next([Some(&course)].into_iter(), rounds, left).is_some() {
+            let rate = |turn, round| Ok(rate(turn, round).map(|rate| vec![rate]));
+            course.round(rate).expect("nobody interrupts");
+        }
+        course.into_samples().remove(0)
+    }
 
     #[test]
     fn arms_take_turns_between_two_references() {
         let mut order = Vec::new();
-        let limits = Limits { rounds: 2, ..LONG };
-        let samples = measure(2, limits, |turn, _| {
+        let samples = measure(2, 2, LONG, |turn, _| {
             order.push(turn);
             Ok(1.0)
         });
-        assert_eq!(samples.expect("rates").again, [1.0, 1.0]);
+        assert_eq!(samples.again, [1.0, 1.0]);
         let reference = Turn::Reference;
         let (one, two) = (Turn::Arm(0), Turn::Arm(1));
         assert_eq!(
@@ -122,7 +211,7 @@ mod tests {
     #[test]
     fn drift_between_rounds_does_not_show() {
         let mut speed = 1.0;
-        let samples = measure(1, LONG, |turn, _| {
+        let samples = measure(1, 12, LONG, |turn, _| {
             speed *= 1.1;
             Ok(if turn == Turn::Arm(0) {
                 speed / 2.0
@@ -130,54 +219,90 @@ mod tests {
                 speed
             })
         });
-        let ratios = samples.expect("rates").arms.remove(0).expect("ratios");
+        let ratios = samples.arms[0].clone().expect("ratios");
         assert_eq!(ratios.len(), 6, "steady ratios end it as soon as may be");
         assert!(ratios.iter().all(|ratio| (0.49..0.51).contains(ratio)));
     }
 
     #[test]
     fn wild_ratios_use_all_rounds() {
-        let samples = measure(1, LONG, |turn, round| {
+        let samples = measure(1, 12, LONG, |turn, round| {
             Ok(if turn == Turn::Reference {
                 1.0
             } else {
                 f64::from(round + 1)
             })
         });
-        assert_eq!(samples.expect("rates").again.len(), 12);
+        assert_eq!(samples.again.len(), 12);
     }
 
     #[test]
     fn an_arm_that_fails_is_left_out_and_the_rest_goes_on() {
-        let samples = measure(2, LONG, |turn, _| match turn {
+        let samples = measure(2, 12, LONG, |turn, _| match turn {
             Turn::Arm(0) => Err(Failure::Failed("no luck".into())),
             _ => Ok(1.0),
         });
-        let samples = samples.expect("rates");
         assert_eq!(samples.arms[0], Err("no luck".into()));
         assert_eq!(samples.arms[1], Ok(vec![1.0; 6]));
-        let fails = |_, _| Err(Failure::Failed("no luck".into()));
-        assert!(measure(1, LONG, fails).is_err());
     }
 
     #[test]
-    fn few_rounds_may_take_twice_the_time() {
-        let limits = Limits {
-            time: Duration::from_secs(10),
-            ..LONG
+    fn without_the_reference_it_ends_with_what_there_is() {
+        let fails_in = |last: u32| {
+            move |turn, round| match turn {
+                Turn::Reference if round == last => Err(Failure::Failed("no luck".into())),
+                _ => Ok(f64::from(round + 1)),
+            }
         };
-        let late = |seconds, rounds| is_late(limits, Duration::from_secs(seconds), rounds);
-        assert!(!late(8, 8) && late(10, 8));
-        assert!(!late(16, 4) && late(18, 4));
+        for rounds in [0, 2] {
+            let samples = measure(1, 12, LONG, fails_in(rounds));
+            assert_eq!(samples.arms[0], Ok(vec![1.0; rounds as usize]));
+            assert_eq!(samples.ended, Some("no luck".into()));
+        }
     }
 
     #[test]
-    fn the_time_is_kept() {
-        let limits = Limits {
-            time: Duration::ZERO,
-            ..LONG
+    fn each_value_has_its_own_ratios() {
+        let mut course = Rounds::new(1, 2);
+        let values = |turn, _| {
+            Ok(Ok(match turn {
+                Turn::Reference => vec![1.0, 4.0],
+                Turn::Arm(_) => vec![0.5, 1.0],
+            }))
         };
-        let samples = measure(1, limits, |_, round| Ok(f64::from(round + 1)));
-        assert_eq!(samples.expect("rates").again.len(), 1);
+        course.round(values).expect("nobody interrupts");
+        let [fast, slow] = &course.into_samples()[..] else {
+            panic!("two values")
+        };
+        assert_eq!(fast.arms[0], Ok(vec![0.5]));
+        assert_eq!(slow.arms[0], Ok(vec![0.25]));
+    }
+
+    #[test]
+    fn the_one_with_the_fewest_rounds_is_next_if_there_is_time() {
+        let after = |done, seconds| Rounds {
+            done,
+            took: Duration::from_secs(seconds),
+            ..Rounds::new(1, 1)
+        };
+        let next = |all: &[Rounds], left| {
+            let all = all.iter().map(Some);
+            super::next(all, 12, Duration::from_secs(left))
+        };
+        assert_eq!(next(&[after(2, 9), after(1, 9), after(1, 9)], 100), Some(1));
+        assert_eq!(next(&[after(2, 2), after(1, 10)], 4), Some(0), "too long");
+        assert_eq!(
+            next(&[after(1, 1), after(0, 0)], 0),
+            Some(1),
+            "one for each"
+        );
+        assert_eq!(next(&[after(12, 1)], 100), None);
+        assert_eq!(super::next([None].into_iter(), 12, LONG), None);
+    }
+
+    #[test]
+    fn somebody_who_wants_it_to_end_is_heard() {
+        let interrupted = |_, _| Err(Failure::Failed("interrupted".into()));
+        assert!(Rounds::new(1, 1).round(interrupted).is_err());
     }
 }

@@ -1,7 +1,6 @@
 //! A folder for images that goes away again.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fvd_std::file::{Cache, FileDevice, FileOptions};
@@ -52,26 +51,4 @@ pub(super) fn settle(folder: &Path) -> Result<(), Failure> {
     let cannot = || format!("cannot sync {}", Shown(folder));
     let folder = File::open(folder).doing(cannot)?;
     rustix::fs::syncfs(folder).doing(cannot)
-}
-
-/// Writes a file of noise, which nothing can store in less.
-pub(super) fn write_noise(path: &Path, bytes: u64) -> Result<(), Failure> {
-    let cannot = || format!("cannot write {}", Shown(path));
-    let mut file = File::create(path).doing(cannot)?;
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut piece = vec![0; 1 << 20];
-    let mut left = bytes;
-    while left != 0 {
-        for word in piece.chunks_exact_mut(8) {
-            // xorshift64: enough to look like nothing in particular.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes());
-        }
-        let count = left.min(piece.len() as u64);
-        file.write_all(&piece[..count as usize]).doing(cannot)?;
-        left -= count;
-    }
-    file.sync_all().doing(cannot)
 }
