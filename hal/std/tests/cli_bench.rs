@@ -262,6 +262,8 @@ fn it_says_what_there_is_and_what_it_can_not_do() {
         assert!(list.contains(name), "{list}");
     }
     folder.run("bench --rounds 0").fails(64, &["--rounds"]);
+    // An empty name would begin all of them.
+    folder.run("bench --only fresh,").fails(64, &["--only"]);
     if outside("fio").is_some() {
         folder
             .run("bench --quick --dir missing")

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::size;
 
@@ -33,10 +34,10 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "16G")]
     pub(super) size: u64,
     /// Only tables whose name begins with one of these
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(super) only: Vec<String>,
     /// Only arms of these names, beside the references
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(super) arms: Vec<String>,
     /// The `fvd` whose server is measured; this one unless said otherwise
     #[arg(long, value_name = "FILE")]
