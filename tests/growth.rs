@@ -113,6 +113,10 @@ struct Bench {
 }
 
 fn bench(max_chunks: u64) -> Bench {
+    bench_by(UNIT, max_chunks)
+}
+
+fn bench_by(unit: u64, max_chunks: u64) -> Bench {
     let setup = Setup {
         table: true,
         base_bytes: 0,
@@ -121,7 +125,7 @@ fn bench(max_chunks: u64) -> Bench {
     };
     let mut params = setup.params();
     params.store = StoreChoice::Growing;
-    params.grow_bytes = NonZeroU64::new(UNIT * CHUNK_BYTES);
+    params.grow_bytes = NonZeroU64::new(unit * CHUNK_BYTES);
     let header = plan_layout(&params).expect("legal");
     let data_offset = header.core.data_offset;
     let device = Growing {
@@ -219,6 +223,46 @@ fn a_store_grows_by_its_unit_when_a_write_finds_no_chunk() {
         assert_eq!(bench.disk.stats().growths, growths, "chunk {chunk}");
         assert_eq!(bench.chunks(), first + growths * UNIT);
     }
+    bench.expect_recorded();
+}
+
+#[test]
+fn the_next_growth_begins_while_an_eighth_of_the_last_is_left() {
+    const UNIT: u64 = 17;
+    let mut bench = bench_by(UNIT, ANY);
+    let first = bench.fill();
+    for chunk in first..first + UNIT - 2 {
+        assert_eq!(bench.write(chunk, 1), Ok(()));
+    }
+    assert_eq!(bench.disk.stats().growths, 1);
+    bench.device().mood = Mood::Waits;
+    for chunk in first + UNIT - 2..first + UNIT {
+        assert_eq!(bench.write(chunk, 1), Ok(()), "nobody waits");
+        assert_eq!(bench.disk.stats().growths, 2, "asked once");
+    }
+    let held = bench.device().held.remove(0);
+    bench.device().mood = Mood::Grows;
+    assert!(bench.device().submit(held).is_ok());
+    assert_eq!(bench.write(first + UNIT, 1), Ok(()));
+    assert_eq!(bench.disk.stats().growths, 2);
+    bench.expect_recorded();
+}
+
+#[test]
+fn a_device_that_refused_is_not_asked_early() {
+    const UNIT: u64 = 17;
+    let mut bench = bench_by(UNIT, ANY);
+    let first = bench.fill();
+    assert_eq!(bench.write(first, 1), Ok(()));
+    bench.device().mood = Mood::Refuses;
+    for chunk in first + 1..first + UNIT {
+        assert_eq!(bench.write(chunk, 1), Ok(()), "there is room");
+    }
+    assert_eq!(bench.disk.stats().growths, 2, "asked once");
+    assert_eq!(bench.write(first + UNIT, 1), Err(DeviceError::NoSpace));
+    assert_eq!(bench.disk.stats().growths, 3);
+    bench.device().mood = Mood::Grows;
+    assert_eq!(bench.write(first + UNIT, 1), Ok(()));
     bench.expect_recorded();
 }
 

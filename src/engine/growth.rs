@@ -32,6 +32,8 @@ pub(crate) struct Growth {
     /// Requests with a smaller ticket have seen the device say no.
     refused_before: u64,
     wanted_chunks: u32,
+    /// Chunks that are left when the next growth begins although nobody waits for it yet.
+    early_chunks: u32,
 }
 
 impl Growth {
@@ -41,6 +43,7 @@ impl Growth {
         target: 0,
         refused_before: 0,
         wanted_chunks: 0,
+        early_chunks: 0,
     };
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -59,6 +62,16 @@ impl<S: Stores> Disk<S> {
         }
         self.growth.wanted_chunks = self.growth.wanted_chunks.max(chunks);
         Ok(())
+    }
+
+    /// Grows while an eighth of what the last one added is left, so that nobody has to wait for the next one. A
+    /// device that refused once is asked only for those who do.
+    pub(super) fn grow_early(&mut self) {
+        let left = self.alloc.chunks().saturating_sub(self.alloc.fresh_next());
+        if left < self.growth.early_chunks && self.growth.refused_before == 0 {
+            // If there is nothing to be had, whoever needs it will be told.
+            let _ = self.want_space(1, self.next_ticket);
+        }
     }
 
     /// Size that the data device should have for `chunks` more chunks; `None` if it can not.
@@ -99,6 +112,11 @@ impl<S: Stores> Disk<S> {
         };
         self.growth.phase = Phase::Extending;
         self.growth.target = target;
+        let chunks = self.journal.header.chunks_in(target);
+        let spare = chunks
+            .saturating_sub(self.alloc.chunks())
+            .saturating_sub(wanted);
+        self.growth.early_chunks = spare / 8;
         self.stats.growths += 1;
         self.send_growth(OpKind::Grow, target);
     }

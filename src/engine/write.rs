@@ -201,8 +201,9 @@ impl<S: Stores> Disk<S> {
                 to_zero |= 1 << place;
             }
         }
-        if needs.chunks != 0 && self.floor_runs_low() {
-            self.journal.commit_wanted = true;
+        if needs.chunks != 0 {
+            self.journal.commit_wanted |= self.floor_runs_low();
+            self.grow_early();
         }
         if let Some(slot) = self.slots.get_mut(index) {
             slot.holds = needs.changes;

@@ -275,7 +275,7 @@ pub fn file_options(header: &Header, access: Access) -> FileOptions {
 fn grow_unit(header: &Header) -> u64 {
     match header.core.grow_bytes {
         Some(bytes) => bytes.get(),
-        None => (header.core.virtual_bytes / 16).clamp(4 << 20, 256 << 20) & !((1 << 20) - 1),
+        None => (header.core.virtual_bytes / 16).clamp(4 << 20, 1 << 30) & !((1 << 20) - 1),
     }
 }
 
