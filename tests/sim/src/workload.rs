@@ -206,7 +206,8 @@ setup! {
     'u' used = 0;
     /// Chunks in the store beyond what the guest needs.
     's' spare_chunks = 2;
-    /// 1 if the store starts small and grows by two chunks at a time.
+    /// `n` if the store starts small and grows by `2 n` chunks at a time; from 5 on, the next growth
+    /// begins before a write needs it.
     'g' growing = 0;
     /// 1 if the stores honour FUA.
     'F' fua = 0;

@@ -103,6 +103,7 @@ fn long_random_lives() {
     for (line, count, steps) in [
         ("g=v64B30Q32;s=/w0,f;q=32", 1, 1000),
         ("g=v64B40gQ32;s=/w0,f;q=32", 2, 200),
+        ("g=v64B40g6Q32;s=/w0,f;q=32", 2, 200),
         ("g=v64B40t0Q16;s=/w0,f;q=16", 2, 200),
         ("g=v32uzx2;s=;q=8", 4, 200),
         ("g=v64B30d;s=", 1, 1000),

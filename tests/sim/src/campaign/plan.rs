@@ -185,6 +185,7 @@ fn long_random(times: u32) -> Vec<Row> {
         row("g=v32B12;s=/w0,f", 40, 50),
         row("g=v32B12d;s=/w0,f;q=4", 40, 50),
         row("g=v64B40gQ32;s=/w0,f;q=32", 20, 200),
+        row("g=v64B40g6Q32;s=/w0,f;q=32", 20, 200),
         row("g=v64B40t0Q16;s=/w0,f;q=16", 20, 200),
         row("g=v32uzx2;s=;q=8", 10, 200),
         row("g=v64B30Q32;s=/w0,f;q=32", 4, 1000),
