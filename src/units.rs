@@ -224,13 +224,14 @@ impl Shape {
     /// First byte of a chunk.
     #[must_use]
     pub const fn chunk_start(&self, chunk: ChunkIndex) -> GuestOffset {
-        GuestOffset((chunk.0 as u64).saturating_mul(self.chunk.bytes))
+        // Less than 2^32 chunks of at most 2^31 bytes.
+        GuestOffset(chunk.0 as u64 * self.chunk.bytes)
     }
 
     /// One past the last byte of a chunk, which may be beyond the end of the disk.
     #[must_use]
     pub const fn chunk_end(&self, chunk: ChunkIndex) -> GuestOffset {
-        GuestOffset(self.chunk_start(chunk).0.saturating_add(self.chunk.bytes))
+        GuestOffset(self.chunk_start(chunk).0 + self.chunk.bytes)
     }
 
     /// First byte of a block. Blocks past the end of any legal disk saturate.
@@ -260,7 +261,7 @@ impl Shape {
     /// First byte of a store chunk, counted from `data_offset`.
     #[must_use]
     pub const fn store_chunk_start(&self, chunk: StoreChunk) -> u64 {
-        (chunk.0 as u64).saturating_mul(self.chunk.bytes)
+        chunk.0 as u64 * self.chunk.bytes
     }
 }
 

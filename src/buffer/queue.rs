@@ -69,12 +69,12 @@ impl OpQueue {
 
     /// Takes the oldest op.
     pub fn pop_front(&mut self) -> Option<Op> {
-        let mut op = Op(self.head?);
-        self.head = op.record_mut().next.take();
+        let op = Op(self.head?);
+        self.head = op.record().next;
         if self.head.is_none() {
             self.tail = None;
         }
-        self.len = self.len.saturating_sub(1);
+        self.len -= 1;
         Some(op)
     }
 }

@@ -35,7 +35,7 @@ mod trace;
 
 use core::task::Waker;
 
-use crate::buffer::Op;
+use crate::buffer::{Head, Op};
 use crate::units::Instant;
 
 pub use counting::{Counting, Counts};
@@ -260,30 +260,37 @@ impl Geometry {
         if head.flags.contains(OpFlags::FUA) && !self.fua && self.volatile_cache {
             return Err(DeviceError::Unsupported);
         }
-        let longest = match head.kind {
-            OpKind::Flush => {
-                let empty = head.len == 0 && op.bytes() == 0;
-                return if empty {
-                    Ok(())
-                } else {
-                    Err(DeviceError::Invalid)
-                };
-            }
+        if matches!(head.kind, OpKind::Read | OpKind::Write) {
+            self.check_range(&head, u64::from(self.transfer_max_bytes))?;
+            return self.check_leases(&head, op);
+        }
+        if op.bytes() != 0 {
+            return Err(DeviceError::Invalid);
+        }
+        match head.kind {
+            OpKind::Flush if head.len == 0 => Ok(()),
+            OpKind::Read | OpKind::Write | OpKind::Flush => Err(DeviceError::Invalid),
             OpKind::Grow => {
                 let limits = self.growth.ok_or(DeviceError::Unsupported)?;
-                let legal = op.bytes() == 0 && head.len <= limits.max_bytes;
-                return if legal {
+                if head.len <= limits.max_bytes {
                     Ok(())
                 } else {
                     Err(DeviceError::NoSpace)
-                };
+                }
             }
-            OpKind::Read | OpKind::Write => u64::from(self.transfer_max_bytes),
-            OpKind::Discard => self.discard.ok_or(DeviceError::Unsupported)?.max_bytes,
-            OpKind::WriteZeroes => self.write_zeroes.ok_or(DeviceError::Unsupported)?.max_bytes,
-        };
-        let carries_data = matches!(head.kind, OpKind::Read | OpKind::Write);
-        let bytes_wanted = if carries_data { head.len } else { 0 };
+            OpKind::Discard => {
+                let limits = self.discard.ok_or(DeviceError::Unsupported)?;
+                self.check_range(&head, limits.max_bytes)
+            }
+            OpKind::WriteZeroes => {
+                let limits = self.write_zeroes.ok_or(DeviceError::Unsupported)?;
+                self.check_range(&head, limits.max_bytes)
+            }
+        }
+    }
+
+    #[inline]
+    fn check_range(&self, head: &Head, longest: u64) -> Result<(), DeviceError> {
         let mask = u64::from(self.logical_block_bytes).wrapping_sub(1);
         let in_range =
             head.offset <= self.capacity_bytes && head.len <= self.capacity_bytes - head.offset;
@@ -291,7 +298,12 @@ impl Geometry {
         if !in_range || !aligned || head.len == 0 || head.len > longest {
             return Err(DeviceError::Invalid);
         }
-        if op.bytes() != bytes_wanted || op.segment_count() > usize::from(self.segments_max) {
+        Ok(())
+    }
+
+    #[inline]
+    fn check_leases(&self, head: &Head, op: &Op) -> Result<(), DeviceError> {
+        if op.bytes() != head.len || op.segment_count() > usize::from(self.segments_max) {
             return Err(DeviceError::Invalid);
         }
         let longest = self.segment_max_bytes as usize;

@@ -27,13 +27,14 @@ impl<S: Stores> Disk<S> {
         };
         let ticket = own.ticket;
         self.slots.iter().any(|(_, slot)| {
+            let (guard_start, guard_end) = slot.guard();
             // Not this one, which is queued.
             slot.is_write()
                 && (slot.state != State::Queued || slot.ticket < ticket)
                 && (exclusive || slot.exclusive)
                 && !matches!(slot.state, State::Commit(_) | State::DeviceFlush)
-                && slot.guard_start < end
-                && start < slot.guard_end
+                && guard_start < end
+                && start < guard_end
         })
     }
 

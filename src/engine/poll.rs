@@ -193,14 +193,13 @@ impl<S: Stores> Disk<S> {
         }
     }
 
-    /// What a request is answered that ended with `result`. Law 5 of the journal holds for those in
-    /// flight too: a flush that ran beside a failed one says nothing about what that one lost.
+    /// What a request is answered that ended with `status`.
     #[inline]
-    fn answer(&self, kind: OpKind, result: Result<(), DeviceError>) -> Result<(), DeviceError> {
-        if kind == OpKind::Read || result.is_err() || bug(Bug::AcknowledgedBesideFailedFlush) {
-            return result;
+    fn answer(&self, kind: OpKind, status: Status) -> Status {
+        if self.journal.poisoned {
+            return answer_poisoned(kind, status);
         }
-        self.check_poison()
+        status
     }
 
     /// Ends a request: its op goes to the caller, its slot is free.
@@ -215,9 +214,15 @@ impl<S: Stores> Disk<S> {
             Held::Lent(lent) => lent.try_whole().ok(),
             Held::Out => None,
         };
-        let result = self.answer(head.kind, result);
+        let status = match result {
+            Ok(()) => self.answer(head.kind, Status::Done),
+            Err(error) => Status::Failed(error),
+        };
         match op {
-            Some(op) => self.done.push_back(restored(op, head, result)),
+            Some(mut op) => {
+                op.set_head(Head { status, ..head });
+                self.done.push_back(op);
+            }
             // A layer kept a part of the guest's memory: leak it rather than hand it out early.
             None => self.stats.protocol_errors += 1,
         }
@@ -230,8 +235,13 @@ impl<S: Stores> Disk<S> {
 
     /// Sends an operation; one that the device has no room for waits its turn. An abandoned disk
     /// sends nothing.
-    #[inline]
     pub(crate) fn send(&mut self, role: Role, op: Op) {
+        self.send_now(role, op);
+    }
+
+    /// The same, for the way that has to be short.
+    #[inline(always)]
+    pub(super) fn send_now(&mut self, role: Role, op: Op) {
         if self.abandoned {
             return self.take_back(op);
         }
@@ -341,7 +351,7 @@ impl<S: Stores> Disk<S> {
             self.on_forwarded_step(id.slot, op);
             return None;
         }
-        let result = outcome(&op);
+        let status = outcome(&op);
         // As it was submitted.
         let kind = slot.head.kind;
         op.set_head(slot.head);
@@ -349,11 +359,23 @@ impl<S: Stores> Disk<S> {
         if !self.waiting.is_empty() {
             self.work.insert(Work::RETRY);
         }
-        if kind == OpKind::Flush && result.is_err() {
+        if status != Status::Done {
+            self.on_failure(kind);
+        }
+        let status = self.answer(kind, status);
+        op.set_head(Head {
+            status,
+            ..op.head()
+        });
+        Some(op)
+    }
+
+    /// A device operation failed.
+    #[cold]
+    fn on_failure(&mut self, kind: OpKind) {
+        if kind == OpKind::Flush {
             self.poison();
         }
-        op.complete(self.answer(kind, result));
-        Some(op)
     }
 
     /// The guest's own op came home, but its request has more to do.
@@ -364,7 +386,7 @@ impl<S: Stores> Disk<S> {
             return self.stray(op);
         };
         slot.outstanding = slot.outstanding.saturating_sub(1);
-        if let Err(error) = outcome(&op) {
+        if let Status::Failed(error) = outcome(&op) {
             slot.fail(error);
         }
         slot.held = Held::Whole(op);
@@ -372,8 +394,8 @@ impl<S: Stores> Disk<S> {
     }
 
     fn on_part(&mut self, tag: Tag, op: Op) {
-        let result = outcome(&op);
-        let is_flush = op.kind() == OpKind::Flush;
+        let status = outcome(&op);
+        let kind = op.kind();
         let Some(slot) = self
             .slots
             .get_mut(tag.slot)
@@ -385,7 +407,7 @@ impl<S: Stores> Disk<S> {
         if bug(Bug::PartErrorOverwritten) {
             slot.error = None;
         }
-        if let Err(error) = result {
+        if let Status::Failed(error) = status {
             slot.fail(error);
         }
         let home = match tag.purpose {
@@ -408,8 +430,8 @@ impl<S: Stores> Disk<S> {
             self.stats.protocol_errors += 1;
             slot.fail(DeviceError::Protocol);
         }
-        if is_flush && result.is_err() {
-            self.poison();
+        if status != Status::Done {
+            self.on_failure(kind);
         }
         self.wake_slot(tag.slot);
     }
@@ -454,20 +476,22 @@ fn give_part(
     false
 }
 
-/// What a completed operation says.
-#[inline]
-fn outcome(op: &Op) -> Result<(), DeviceError> {
-    match op.status() {
-        Status::Done => Ok(()),
-        Status::Failed(error) => Err(error),
-        Status::Pending => Err(DeviceError::Protocol),
+/// Law 5 of the journal holds for requests in flight too: a flush that ran beside a failed one says
+/// nothing about what that one lost.
+#[cold]
+fn answer_poisoned(kind: OpKind, status: Status) -> Status {
+    let stands = kind == OpKind::Read || bug(Bug::AcknowledgedBesideFailedFlush);
+    if status == Status::Done && !stands {
+        return Status::Failed(DeviceError::Poisoned);
     }
+    status
 }
 
-/// The guest's op as it was submitted, with its outcome.
+/// What a completed operation says.
 #[inline]
-fn restored(mut op: Op, head: Head, result: Result<(), DeviceError>) -> Op {
-    op.set_head(head);
-    op.complete(result);
-    op
+fn outcome(op: &Op) -> Status {
+    match op.status() {
+        Status::Pending => Status::Failed(DeviceError::Protocol),
+        status => status,
+    }
 }

@@ -61,18 +61,19 @@ pub(crate) struct Slot {
     pub(crate) held: Held,
     pub(crate) head: Head,
     pub(crate) print: Fingerprint,
-    /// Order of arrival.
-    pub(crate) ticket: u64,
-    /// The range that overlapping requests must respect: the guest's own, widened to whole blocks
-    /// or chunks where the request copies, fills or zeroes.
-    pub(crate) guard_start: u64,
-    pub(crate) guard_end: u64,
     /// Whether it copies, fills or zeroes, and so tolerates no other write in its guard.
     pub(crate) exclusive: bool,
-    /// Next byte of the guest's disk to work on in this state.
-    pub(crate) cursor: u64,
     /// Device operations in flight for it.
     pub(crate) outstanding: u16,
+    /// Order of arrival among those that were queued. This and what follows is set when a request is
+    /// queued; one that is sent on at once leaves it alone.
+    pub(crate) ticket: u64,
+    /// The guest's range, widened to whole blocks or chunks where the request copies, fills or
+    /// zeroes; see [`Slot::guard`].
+    pub(crate) guard_start: u64,
+    pub(crate) guard_end: u64,
+    /// Next byte of the guest's disk to work on in this state.
+    pub(crate) cursor: u64,
     pub(crate) error: Option<DeviceError>,
     /// Bit `i`: it holds the pending mapping of the `i`-th chunk of its range.
     pub(crate) holds: u64,
@@ -122,6 +123,30 @@ impl Slot {
             cancelled: false,
             next: next_free,
             listed: false,
+        }
+    }
+
+    /// Begins a request that takes more than to send its op on. What it asked for is set.
+    pub(super) fn queue(&mut self, op: Op, ticket: u64) {
+        self.state = State::Queued;
+        self.held = Held::Whole(op);
+        self.ticket = ticket;
+        self.guard_start = self.start();
+        self.guard_end = self.end();
+        self.error = None;
+        self.holds = 0;
+        self.to_zero = 0;
+        self.unit_sent = false;
+        self.copies_sent = [0; 2];
+        self.cancelled = false;
+    }
+
+    /// The range that overlapping requests must respect.
+    pub(super) fn guard(&self) -> (u64, u64) {
+        if self.state == State::Forwarded {
+            (self.start(), self.end())
+        } else {
+            (self.guard_start, self.guard_end)
         }
     }
 
@@ -202,23 +227,21 @@ impl Slots {
             .map(|(i, s)| (i as u16, s))
     }
 
-    /// A free slot, taken. The caller sets its state.
+    /// A free slot, taken for a request. The caller sets its state.
     #[inline]
-    pub(crate) fn take(&mut self) -> Option<(u16, &mut Slot)> {
+    pub(crate) fn take(&mut self, head: Head) -> Option<(RequestId, &mut Slot)> {
         let index = self.free;
         let slot = self.all.get_mut(usize::from(index))?;
         self.free = slot.next;
         self.used += 1;
-        slot.next = NONE;
-        slot.error = None;
         slot.outstanding = 0;
-        slot.holds = 0;
-        slot.to_zero = 0;
-        slot.unit_sent = false;
-        slot.copies_sent = [0; 2];
+        slot.head = head;
         slot.exclusive = false;
-        slot.cancelled = false;
-        Some((index, slot))
+        let id = RequestId {
+            slot: index,
+            generation: slot.generation,
+        };
+        Some((id, slot))
     }
 
     /// Frees a slot; ids of its request are stale from now on.
@@ -232,7 +255,7 @@ impl Slots {
             slot.next = free;
             slot.listed = false;
             self.free = index;
-            self.used = self.used.saturating_sub(1);
+            self.used -= 1;
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::device::{DeviceError, OpFlags, OpKind};
 use crate::meta::Source;
 use crate::stores::{Role, Stores};
 
-use super::{Disk, Held, Purpose, RequestId, State, Tag, Work};
+use super::{Disk, Purpose, RequestId, State, Tag, Work};
 
 /// What became of a cancelled request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,40 +41,39 @@ impl<S: Stores> Disk<S> {
             op.complete(Err(error));
             return Err(op);
         }
-        let ticket = self.next_ticket;
-        let fast = self.fast_run(&op);
-        let Some((index, slot)) = self.slots.take() else {
-            op.complete(Err(DeviceError::Busy));
-            return Err(op);
-        };
-        self.next_ticket = ticket + 1;
-        self.stats.requests += 1;
-        slot.ticket = ticket;
-        slot.head = op.head();
-        slot.guard_start = slot.head.offset;
-        slot.guard_end = slot.head.offset.wrapping_add(slot.head.len);
-        let id = RequestId {
-            slot: index,
-            generation: slot.generation,
-        };
-        match fast {
-            Some((role, offset)) => {
-                slot.state = State::Forwarded;
-                slot.print = op.fingerprint();
-                op.retarget(
-                    offset,
-                    Tag::request(Purpose::Forward, role, index, id.generation).word(),
-                );
-                self.stats.forwarded += 1;
-                self.send(role, op);
-            }
-            None => {
-                slot.state = State::Queued;
-                slot.held = Held::Whole(op);
-                self.ready.push(&mut self.slots, index);
-                self.work.insert(Work::READY);
-            }
+        match self.fast_run(&op) {
+            Some((role, offset)) => self.forward(role, offset, op),
+            None => self.queue(op),
         }
+    }
+
+    /// Sends a request on as it is, in its own op.
+    #[inline]
+    fn forward(&mut self, role: Role, offset: u64, mut op: Op) -> Result<RequestId, Op> {
+        let Some((id, slot)) = self.slots.take(op.head()) else {
+            return Err(refused_busy(op));
+        };
+        slot.state = State::Forwarded;
+        slot.print = op.fingerprint();
+        let tag = Tag::request(Purpose::Forward, role, id.slot, id.generation);
+        op.retarget(offset, tag.word());
+        self.stats.requests += 1;
+        self.stats.forwarded += 1;
+        self.send_now(role, op);
+        Ok(id)
+    }
+
+    /// Puts a request on the ready list.
+    #[inline(never)] // so that the way of a forwarded op stays short
+    fn queue(&mut self, op: Op) -> Result<RequestId, Op> {
+        let Some((id, slot)) = self.slots.take(op.head()) else {
+            return Err(refused_busy(op));
+        };
+        slot.queue(op, self.next_ticket);
+        self.next_ticket += 1;
+        self.stats.requests += 1;
+        self.ready.push(&mut self.slots, id.slot);
+        self.work.insert(Work::READY);
         Ok(id)
     }
 
@@ -97,11 +96,15 @@ impl<S: Stores> Disk<S> {
             return None;
         }
         let (start, len) = (op.offset(), op.len());
-        let run = self.map.run(start, start.wrapping_add(len));
-        match run.source {
-            Source::Store(at) if run.bytes == len => Some((Role::Data, at)),
-            Source::Base(at) if run.bytes == len && kind == OpKind::Read => Some((Role::Base, at)),
-            _ => None,
+        let end = start.wrapping_add(len);
+        match self.map.one_chunk(start, end) {
+            Some(Source::Store(at)) => Some((Role::Data, at)),
+            Some(_) => None,
+            None => match self.map.whole_of_pieces(start, end)? {
+                Source::Store(at) => Some((Role::Data, at)),
+                Source::Base(at) if kind == OpKind::Read => Some((Role::Base, at)),
+                _ => None,
+            },
         }
     }
 
@@ -146,4 +149,10 @@ impl<S: Stores> Disk<S> {
         self.work.insert(Work::RETRY);
         Ok(CancelOutcome::Cancelled)
     }
+}
+
+#[cold]
+fn refused_busy(mut op: Op) -> Op {
+    op.complete(Err(DeviceError::Busy));
+    op
 }

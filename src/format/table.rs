@@ -39,9 +39,9 @@ impl TableEntry {
     /// under an incompatible feature bit that this reader refuses.
     pub fn decode(raw: u32) -> Result<TableEntry, FormatError> {
         match raw {
+            chunk if chunk < SPLIT => Ok(TableEntry::Chunk(StoreChunk(chunk))),
             UNMAPPED => Ok(TableEntry::Unmapped),
             UNREADABLE => Ok(TableEntry::Unreadable),
-            chunk if chunk < SPLIT => Ok(TableEntry::Chunk(StoreChunk(chunk))),
             other => Err(FormatError::corrupt(Field::TableEntry, u64::from(other))),
         }
     }
@@ -68,21 +68,17 @@ impl TableEntry {
 /// Reads the entry of `chunk` from the bytes of a whole table, or `None` past their end.
 #[must_use]
 pub fn read_entry(table: &[u8], chunk: ChunkIndex) -> Option<Result<TableEntry, FormatError>> {
-    let start = usize::try_from(u64::from(chunk.0).checked_mul(ENTRY_BYTES)?).ok()?;
-    let bytes = table.get(start..)?.first_chunk()?;
+    let (entries, _) = table.as_chunks();
+    let bytes = entries.get(usize::try_from(chunk.0).ok()?)?;
     Some(TableEntry::decode(u32::from_le_bytes(*bytes)))
 }
 
 /// Writes the entry of `chunk` into the bytes of a whole table; `false` past their end.
 #[must_use]
 pub fn write_entry(table: &mut [u8], chunk: ChunkIndex, entry: TableEntry) -> bool {
-    let start = u64::from(chunk.0)
-        .checked_mul(ENTRY_BYTES)
-        .and_then(|n| usize::try_from(n).ok());
-    let bytes = start
-        .and_then(|start| table.get_mut(start..))
-        .and_then(<[u8]>::first_chunk_mut);
-    match bytes {
+    let (entries, _) = table.as_chunks_mut();
+    let place = usize::try_from(chunk.0).ok();
+    match place.and_then(|place| entries.get_mut(place)) {
         Some(bytes) => {
             *bytes = entry.encode().to_le_bytes();
             true

@@ -42,18 +42,20 @@ impl Map {
     /// The longest run from `start`, at most up to `end`. `start` < `end` <= the disk's size.
     #[inline]
     pub(crate) fn run(&self, start: u64, end: u64) -> Run {
-        if self.plain {
-            // Raw-like: one device operation per request, laid out exactly like a raw disk.
-            let source = Source::Store(self.data_offset.wrapping_add(start));
-            return Run {
-                source,
-                bytes: end.saturating_sub(start),
-            };
-        }
         match self.one_chunk(start, end) {
-            Some(run) => run,
+            Some(source) => Run {
+                source,
+                bytes: end.wrapping_sub(start),
+            },
             None => self.run_of_pieces(start, end),
         }
+    }
+
+    /// The source of all of `[start, end)`, if it has one, where [`Map::one_chunk`] can not say.
+    #[inline(never)] // so that the usual case stays short
+    pub(crate) fn whole_of_pieces(&self, start: u64, end: u64) -> Option<Source> {
+        let run = self.run_of_pieces(start, end);
+        (run.bytes == end.wrapping_sub(start)).then_some(run.source)
     }
 
     #[inline(never)] // so that the usual case stays short
@@ -77,27 +79,29 @@ impl Map {
     }
 
     /// What most requests are, found in a third of the instructions: a range within one chunk of a
-    /// disk that has no base to ask for.
+    /// disk that has no base to ask for, or any range of a raw-like one.
     #[inline]
-    fn one_chunk(&self, start: u64, end: u64) -> Option<Run> {
+    pub(crate) fn one_chunk(&self, start: u64, end: u64) -> Option<Source> {
+        if self.plain {
+            // One device operation per request, laid out exactly like a raw disk.
+            return Some(Source::Store(self.data_offset.wrapping_add(start)));
+        }
         let shape = &self.shape;
         let chunk = shape.chunk_of(GuestOffset(start));
         let inside = shape.within_chunk(GuestOffset(start));
-        let bytes = end.saturating_sub(start);
-        let fits = inside.saturating_add(bytes) <= shape.chunk_bytes();
+        let fits = end.wrapping_sub(start) <= shape.chunk_bytes() - inside;
         if self.bitmap_blocks != 0 || !fits {
             return None;
         }
-        let source = match self.entry(chunk) {
+        match self.entry(chunk) {
             TableEntry::Chunk(at) => {
                 let offset = self.data_offset.wrapping_add(shape.store_chunk_start(at));
-                Source::Store(offset.wrapping_add(inside))
+                Some(Source::Store(offset.wrapping_add(inside)))
             }
-            TableEntry::Unmapped => Source::Zero,
+            TableEntry::Unmapped => Some(Source::Zero),
             // Without a table, too.
-            TableEntry::Unreadable | TableEntry::Split(_) => return None,
-        };
-        Some(Run { source, bytes })
+            TableEntry::Unreadable | TableEntry::Split(_) => None,
+        }
     }
 
     /// The run from `start` within one chunk.

@@ -2,9 +2,9 @@
 
 use super::std::vec::Vec;
 
-use super::super::slots::{Held, Slot, SlotList, Slots, State};
+use super::super::slots::{Held, NO_HEAD, Slot, SlotList, Slots, State};
 use crate::buffer::Arena;
-use crate::device::testing::{arena_memory, head, write};
+use crate::device::testing::{Bench, arena_memory, head, write};
 use crate::device::{DeviceError, OpKind};
 
 fn slots(depth: u16) -> Slots {
@@ -16,9 +16,9 @@ fn slots(depth: u16) -> Slots {
 
 /// Takes a slot and puts it to use.
 fn start(slots: &mut Slots) -> Option<(u16, u16)> {
-    let (index, slot) = slots.take()?;
+    let (id, slot) = slots.take(NO_HEAD)?;
     slot.state = State::Queued;
-    Some((index, slot.generation))
+    Some((id.slot, id.generation))
 }
 
 fn in_use(slots: &Slots) -> Vec<u16> {
@@ -65,24 +65,43 @@ fn the_slot_released_last_is_taken_first() {
 #[test]
 fn a_new_request_finds_nothing_of_the_one_before() {
     let mut slots = slots(1);
-    let (index, slot) = slots.take().expect("free");
+    let (id, slot) = slots.take(NO_HEAD).expect("free");
     slot.fail(DeviceError::Io);
     slot.outstanding = 3;
     (slot.holds, slot.to_zero, slot.copies_sent) = (1, 2, [3, 4]);
     (slot.exclusive, slot.cancelled) = (true, true);
     slot.unit_sent = true;
-    slots.release(index);
-    let (_, slot) = slots.take().expect("free again");
-    assert_eq!((slot.error, slot.outstanding), (None, 0));
-    assert_eq!((slot.holds, slot.to_zero, slot.copies_sent), (0, 0, [0, 0]));
-    assert!(!slot.exclusive && !slot.cancelled && !slot.unit_sent);
+    slots.release(id.slot);
+    let (_, slot) = slots.take(NO_HEAD).expect("free again");
+    assert_eq!((slot.outstanding, slot.exclusive), (0, false));
     assert!(matches!(slot.held, Held::Out));
+    slot.head = write(512, 1024);
+    slot.queue(Bench::new().op(slot.head), 7);
+    assert_eq!(
+        (slot.error, slot.ticket, slot.guard()),
+        (None, 7, (512, 1536))
+    );
+    assert_eq!((slot.holds, slot.to_zero, slot.copies_sent), (0, 0, [0, 0]));
+    assert!(!slot.cancelled && !slot.unit_sent);
+    assert!(matches!(slot.held, Held::Whole(_)));
+}
+
+#[test]
+fn a_request_that_was_sent_on_guards_its_own_range() {
+    let mut slots = slots(1);
+    let (_, slot) = slots.take(NO_HEAD).expect("free");
+    slot.head = write(512, 1024);
+    (slot.guard_start, slot.guard_end) = (0, 4096);
+    slot.state = State::Forwarded;
+    assert_eq!(slot.guard(), (512, 1536));
+    slot.state = State::Writing;
+    assert_eq!(slot.guard(), (0, 4096));
 }
 
 #[test]
 fn a_request_knows_its_range_its_kind_and_its_first_error() {
     let mut slots = slots(1);
-    let (_, slot): (_, &mut Slot) = slots.take().expect("free");
+    let (_, slot): (_, &mut Slot) = slots.take(NO_HEAD).expect("free");
     slot.head = write(512, 1024);
     assert_eq!((slot.start(), slot.end()), (512, 1536));
     for (kind, writes) in [
