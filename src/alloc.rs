@@ -205,6 +205,7 @@ impl Allocator {
     }
 
     /// The next free chunk below `fresh_next`, from the hint on, around the end once.
+    #[inline(never)] // so that a fresh one is found quickly
     fn find_dirty(&self) -> Option<u32> {
         if self.dirty_free == 0 {
             return None;

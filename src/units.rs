@@ -234,6 +234,15 @@ impl Shape {
         GuestOffset(self.chunk_start(chunk).0 + self.chunk.bytes)
     }
 
+    /// The range `[start, end)`, not empty, widened to whole chunks.
+    #[must_use]
+    #[inline(never)]
+    pub(crate) fn whole_chunks(&self, start: u64, end: u64) -> (u64, u64) {
+        let last = self.chunk_of(GuestOffset(end.saturating_sub(1)));
+        let first = self.chunk_of(GuestOffset(start));
+        (self.chunk_start(first).0, self.chunk_end(last).0)
+    }
+
     /// First byte of a block. Blocks past the end of any legal disk saturate.
     #[must_use]
     pub const fn block_start(&self, block: BlockIndex) -> GuestOffset {

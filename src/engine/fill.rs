@@ -19,6 +19,9 @@ impl<S: Stores> Disk<S> {
     /// Where data writes for a request from `start` begin: at `start`, or at the start of its block
     /// if the base's bytes before it must be copied.
     pub(super) fn fill_start(&self, start: u64) -> u64 {
+        if self.map.bitmap_blocks == 0 {
+            return start;
+        }
         let shape = &self.map.shape;
         let block = shape.block_of(GuestOffset(start));
         if start < self.map.cover_bytes && self.in_base(block) {
@@ -30,6 +33,9 @@ impl<S: Stores> Disk<S> {
 
     /// Where data writes for a request up to `end` end.
     pub(super) fn fill_end(&self, end: u64) -> u64 {
+        if self.map.bitmap_blocks == 0 {
+            return end;
+        }
         let shape = &self.map.shape;
         let block = shape.block_of(GuestOffset(end.saturating_sub(1)));
         if self.in_base(block) {
@@ -75,6 +81,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Reads the copies that a request needs.
+    #[inline(never)]
     pub(super) fn continue_fill(&mut self, index: u16) -> Step {
         let ranges = [self.fill_range(index, 0), self.fill_range(index, 1)];
         let needed = ranges.iter().filter(|(from, to)| from < to).count();
@@ -114,7 +121,7 @@ impl<S: Stores> Disk<S> {
         self.enter_data_state(index)
     }
 
-    fn enter_data_state(&mut self, index: u16) -> Step {
+    pub(super) fn enter_data_state(&mut self, index: u16) -> Step {
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
         };
@@ -173,6 +180,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Gives the memory of a request's copies back.
+    #[inline(never)]
     pub(super) fn release_scratch(&mut self, index: u16) {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
@@ -188,6 +196,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Zeros the dirty chunks that were reserved for a request.
+    #[inline(never)]
     pub(super) fn zero_chunks(&mut self, index: u16) -> Step {
         let chunk_bytes = self.map.shape.chunk_bytes();
         // Each turn sends one operation or passes one place of the 64-bit set. What was sent brings the
@@ -207,7 +216,7 @@ impl<S: Stores> Disk<S> {
             }
             let first = self.map.first_chunk(slot.extent_start);
             let chunk = ChunkIndex(first.saturating_add(place as u32));
-            let Some(target) = self.map.store_chunk(chunk) else {
+            let Some(target) = self.map.store_chunk(chunk, slot.entry) else {
                 slot.fail(DeviceError::Protocol);
                 break;
             };

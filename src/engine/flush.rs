@@ -13,6 +13,7 @@ impl<S: Stores> Disk<S> {
     /// the metadata device has nothing that is not durable. Otherwise it waits for the next commit
     /// to be sealed, never for one that is under way: that one's data flush may have started before
     /// a write which this flush must cover (PROTOCOL rows 11 and 12).
+    #[inline(never)]
     pub(super) fn admit_flush(&mut self, index: u16) -> Step {
         let idle = self.journal.commit.is_idle() && !self.has_unsaved();
         let number = self.journal.commits_sealed + 1;
@@ -46,6 +47,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Ends a request when the commit that it waits for is durable.
+    #[inline(never)]
     pub(super) fn await_commit(&mut self, index: u16, number: u64) -> Step {
         if self.journal.commits_durable >= number {
             return self.finish(index, Ok(()));
@@ -57,6 +59,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// The flush of a FUA write whose mapping is durable already.
+    #[inline(never)]
     pub(super) fn await_device_flush(&mut self, index: u16) -> Step {
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;

@@ -17,7 +17,7 @@
 //! | `submit.rs` | validation, the fast path, cancel |
 //! | `poll.rs` | completions, phases, sending |
 //! | `overlap.rs` | who waits for whom |
-//! | `read.rs`, `write.rs`, `fill.rs`, `zero.rs`, `flush.rs` | one kind of request or step each |
+//! | `read.rs`, `write.rs`, `fill.rs`, `data.rs`, `zero.rs`, `flush.rs` | one kind of request or step each |
 //! | `publish.rs` | makes a finished write's mapping live, or gives its reservation back |
 //! | `growth.rs` | more space: growing the store |
 //! | `close.rs` | drain, close, abandon |
@@ -29,6 +29,7 @@
 //! 3. Admission takes everything a request needs or nothing, so waiting requests hold nothing.
 
 mod close;
+mod data;
 mod fill;
 mod flush;
 mod growth;

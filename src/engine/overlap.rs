@@ -16,10 +16,16 @@ use super::{Disk, State};
 impl<S: Stores> Disk<S> {
     /// Whether a write over `[start, end)` must wait. Requests that were admitted count, and so do
     /// those that came earlier and wait themselves, so that nobody is overtaken for ever.
+    #[inline]
     pub(super) fn conflicts(&self, index: u16, start: u64, end: u64, exclusive: bool) -> bool {
         // Without an exclusive request anywhere, waiting or admitted, nothing can be in the way. This
         // one counts.
-        if bug(Bug::OverlapIgnored) || self.exclusive_count == 0 {
+        !self.nothing_exclusive() && self.overlaps(index, start, end, exclusive)
+    }
+
+    #[inline(never)] // so that a plain write gets past it quickly
+    fn overlaps(&self, index: u16, start: u64, end: u64, exclusive: bool) -> bool {
+        if bug(Bug::OverlapIgnored) {
             return false;
         }
         let Some(own) = self.slots.get(index) else {

@@ -235,6 +235,7 @@ impl<S: Stores> Disk<S> {
 
     /// Sends an operation; one that the device has no room for waits its turn. An abandoned disk
     /// sends nothing.
+    #[inline(never)]
     pub(crate) fn send(&mut self, role: Role, op: Op) {
         self.send_now(role, op);
     }

@@ -2,7 +2,7 @@
 
 use crate::device::OpFlags;
 use crate::format::table::TableEntry;
-use crate::meta::{Mapping, Pending};
+use crate::meta::{Mapping, NONE, Pending};
 use crate::seeded::{Bug, bug};
 use crate::stores::Stores;
 use crate::units::{ChunkIndex, StoreChunk};
@@ -13,8 +13,13 @@ use super::{Disk, State, places};
 impl<S: Stores> Disk<S> {
     /// Ends a write or write-zeroes whose device operations all came home.
     pub(super) fn end_write(&mut self, index: u16) -> Step {
-        self.release_scratch(index);
-        let Some(slot) = self.slots.get_mut(index) else {
+        let Some(slot) = self.slots.get(index) else {
+            return Step::InFlight;
+        };
+        if slot.scratch.iter().any(Option::is_some) {
+            self.release_scratch(index);
+        }
+        let Some(slot) = self.slots.get(index) else {
             return Step::InFlight;
         };
         let (error, head) = (slot.error, slot.head);
@@ -37,6 +42,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// A FUA write ends when its data and its mapping are durable, whoever mapped it.
+    #[inline(never)]
     fn make_durable(&mut self, index: u16) -> Step {
         if let Err(error) = self.check_poison() {
             return self.finish(index, Err(error));
@@ -70,13 +76,15 @@ impl<S: Stores> Disk<S> {
         Step::Again
     }
 
-    /// Chunks whose pending entry a request holds. Empty from the second call on.
-    fn take_holds(&mut self, index: u16) -> (u64, u32) {
+    /// Chunks whose pending entry a request holds, as a set that counts from the first one, and where
+    /// one of the entries is. Empty from the second call on.
+    fn take_holds(&mut self, index: u16) -> (u64, u32, u16) {
         let Some(slot) = self.slots.get_mut(index) else {
-            return (0, 0);
+            return (0, 0, NONE);
         };
         let holds = core::mem::replace(&mut slot.holds, 0);
-        (holds, self.map.first_chunk(slot.extent_start))
+        let first = self.map.first_chunk(slot.extent_start);
+        (holds, first, slot.entry)
     }
 
     /// Makes the mappings that a request wrote under live. Only now may a guest see the new place:
@@ -86,29 +94,33 @@ impl<S: Stores> Disk<S> {
             return;
         };
         let (from, to) = (slot.extent_start, slot.extent_end);
-        let (holds, first) = self.take_holds(index);
+        let (holds, first, guess) = self.take_holds(index);
         for place in places(holds) {
             let chunk = ChunkIndex(first.saturating_add(place));
-            let Some(at) = self.map.pending.find(chunk.0) else {
-                continue;
-            };
-            let old = self.map.mapping(chunk);
-            let Some(entry) = self.map.pending.get_mut(at) else {
-                continue;
-            };
-            entry.holders = entry.holders.saturating_sub(1);
-            let mut new = old;
-            // Who comes first maps the chunk for all who hold it.
-            if entry.reserved != u32::MAX {
-                new.entry = TableEntry::Chunk(StoreChunk(entry.reserved));
-                entry.reserved = u32::MAX;
+            if let Some(at) = self.map.pending.find_near(guess, chunk.0) {
+                self.publish_chunk(chunk, at, from, to);
             }
-            new.bits |= self.map.touched_bits(chunk, from, to);
-            if self.map.hide(chunk, from, to) {
-                self.map.pending.mark_dirty(at);
-            }
-            self.change(chunk, at, old, new);
         }
+    }
+
+    #[inline(never)]
+    fn publish_chunk(&mut self, chunk: ChunkIndex, at: u16, from: u64, to: u64) {
+        let old = self.map.mapping(chunk);
+        let Some(entry) = self.map.pending.get_mut(at) else {
+            return;
+        };
+        entry.holders = entry.holders.saturating_sub(1);
+        let mut new = old;
+        // Who comes first maps the chunk for all who hold it.
+        if entry.reserved != u32::MAX {
+            new.entry = TableEntry::Chunk(StoreChunk(entry.reserved));
+            entry.reserved = u32::MAX;
+        }
+        new.bits |= self.map.touched_bits(chunk, from, to);
+        if self.map.hide(chunk, from, to) {
+            self.map.pending.mark_dirty(at);
+        }
+        self.change(chunk, at, old, new);
     }
 
     /// Changes a live mapping that has a pending entry.
@@ -125,11 +137,12 @@ impl<S: Stores> Disk<S> {
 
     /// Gives back what a failed request held. A store chunk goes back, dirty, only when no other
     /// request writes to it and none made it live (PROTOCOL rows 20 and 21).
+    #[inline(never)]
     fn give_back(&mut self, index: u16) {
-        let (holds, first) = self.take_holds(index);
+        let (holds, first, guess) = self.take_holds(index);
         for place in places(holds) {
             let chunk = first.saturating_add(place);
-            let Some(at) = self.map.pending.find(chunk) else {
+            let Some(at) = self.map.pending.find_near(guess, chunk) else {
                 continue;
             };
             let Some(entry) = self.map.pending.get_mut(at) else {

@@ -9,6 +9,7 @@ use super::poll::Step;
 use super::{Disk, Held, Purpose, State, Tag};
 
 impl<S: Stores> Disk<S> {
+    #[inline(never)]
     pub(super) fn admit_read(&mut self, index: u16) -> Step {
         let Some(slot) = self.slots.get_mut(index) else {
             return Step::InFlight;
@@ -23,6 +24,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Sends the runs that were not sent yet; ends the read when all came home.
+    #[inline(never)]
     pub(super) fn continue_read(&mut self, index: u16) -> Step {
         let Some(slot) = self.slots.get(index) else {
             return Step::InFlight;

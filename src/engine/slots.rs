@@ -77,6 +77,8 @@ pub(crate) struct Slot {
     pub(crate) error: Option<DeviceError>,
     /// Bit `i`: it holds the pending mapping of the `i`-th chunk of its range.
     pub(crate) holds: u64,
+    /// Where the pending mapping of one of them is: the first place to look for it.
+    pub(crate) entry: u16,
     /// Bit `i`: the `i`-th chunk still has to be zeroed.
     pub(crate) to_zero: u64,
     /// What the data writes cover: the guest's range, widened by copies of base data.
@@ -114,6 +116,7 @@ impl Slot {
             outstanding: 0,
             error: None,
             holds: 0,
+            entry: NONE,
             to_zero: 0,
             extent_start: 0,
             extent_end: 0,
@@ -135,6 +138,7 @@ impl Slot {
         self.guard_end = self.end();
         self.error = None;
         self.holds = 0;
+        self.entry = NONE;
         self.to_zero = 0;
         self.unit_sent = false;
         self.copies_sent = [0; 2];

@@ -1,22 +1,44 @@
-//! Writes that the fast path can not take: admission, reservation, data.
+//! Writes that the fast path can not take: admission and reservation.
 
 use crate::alloc::Shortage;
-use crate::buffer::{Head, Op};
-use crate::device::{DeviceError, OpFlags, OpKind};
+use crate::device::DeviceError;
 use crate::format::table::TableEntry;
-use crate::meta::NONE;
+use crate::meta::{Mapping, NONE};
 use crate::seeded::{Bug, bug};
-use crate::stores::{Role, Stores};
+use crate::stores::Stores;
 use crate::units::{ChunkIndex, GuestOffset};
 
 use super::poll::Step;
-use super::{Disk, Held, Purpose, REQUEST_CHUNKS_MAX, State, Tag, places};
+use super::{Disk, REQUEST_CHUNKS_MAX, State, places};
+
+/// What admission sees of one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) chunk: ChunkIndex,
+    pub(super) live: Mapping,
+    /// Whether it has no place in the store although the disk has a table.
+    pub(super) unmapped: bool,
+    /// Its entry in the pending table, or [`NONE`].
+    pub(super) entry: u16,
+}
+
+impl Seen {
+    /// What is known to be lost takes no writes.
+    pub(super) fn check_readable(&self) -> Result<(), DeviceError> {
+        match self.live.entry {
+            TableEntry::Unreadable | TableEntry::Split(_) => Err(DeviceError::Unreadable),
+            TableEntry::Unmapped | TableEntry::Chunk(_) => Ok(()),
+        }
+    }
+}
 
 /// What a write needs before its data can go out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
     /// Bit `i`: the mapping of the `i`-th chunk will change.
     pub(super) changes: u64,
+    /// The last of these chunks, mostly the only one: it is not looked up again.
+    pub(super) last: Option<Seen>,
     /// Entries of the pending table that are not there yet.
     pub(super) entries: usize,
     /// Store chunks to reserve.
@@ -28,25 +50,36 @@ pub(super) struct Needs {
     pub(super) extent_end: u64,
 }
 
+impl Needs {
+    /// Nothing yet, for data writes over a range.
+    pub(super) fn over(extent_start: u64, extent_end: u64) -> Needs {
+        Needs {
+            changes: 0,
+            last: None,
+            entries: 0,
+            chunks: 0,
+            zeroing: false,
+            extent_start,
+            extent_end,
+        }
+    }
+}
+
 impl<S: Stores> Disk<S> {
+    #[inline(never)]
     pub(super) fn admit_write(&mut self, index: u16) -> Step {
         let Some(slot) = self.slots.get(index) else {
             return Step::InFlight;
         };
         let (start, end) = (slot.start(), slot.end());
-        let needs = match self.write_needs(start, end) {
-            Ok(needs) => needs,
-            Err(error) => return self.finish(index, Err(error)),
-        };
+        let mut needs = Needs::over(self.fill_start(start), self.fill_end(end));
+        if let Err(error) = self.count_writes(&mut needs) {
+            return self.finish(index, Err(error));
+        }
         let fills = needs.extent_start < start || needs.extent_end > end;
         let (mut guard_start, mut guard_end) = (needs.extent_start, needs.extent_end);
         if needs.zeroing {
-            let shape = &self.map.shape;
-            guard_start = shape
-                .chunk_start(shape.chunk_of(GuestOffset(guard_start)))
-                .0;
-            let last = shape.chunk_of(GuestOffset(guard_end.saturating_sub(1)));
-            guard_end = shape.chunk_end(last).0;
+            (guard_start, guard_end) = self.map.shape.whole_chunks(guard_start, guard_end);
         }
         let exclusive = fills || needs.zeroing;
         if self.set_guard(index, guard_start, guard_end, exclusive) {
@@ -72,11 +105,13 @@ impl<S: Stores> Disk<S> {
             return Step::InFlight;
         };
         slot.cursor = 0;
-        slot.state = if slot.to_zero != 0 {
-            State::ZeroingChunks
+        if slot.to_zero != 0 {
+            slot.state = State::ZeroingChunks;
+        } else if slot.extent_start < slot.start() || slot.extent_end > slot.end() {
+            slot.state = State::Filling;
         } else {
-            State::Filling
-        };
+            return self.enter_data_state(index);
+        }
         Step::Again
     }
 
@@ -109,49 +144,60 @@ impl<S: Stores> Disk<S> {
         (0..count).map(move |place| (place, ChunkIndex(first.saturating_add(place))))
     }
 
-    fn write_needs(&self, start: u64, end: u64) -> Result<Needs, DeviceError> {
-        let mut needs = Needs {
-            changes: 0,
-            entries: 0,
-            chunks: 0,
-            zeroing: false,
-            extent_start: self.fill_start(start),
-            extent_end: self.fill_end(end),
-        };
-        let mut covered = true;
+    /// Counts what a write needs.
+    fn count_writes(&self, needs: &mut Needs) -> Result<(), DeviceError> {
         let (start, end) = (needs.extent_start, needs.extent_end);
         for (place, chunk) in self.chunks_of(start, end) {
-            let mapping = self.map.mapping(chunk);
-            if matches!(mapping.entry, TableEntry::Unreadable | TableEntry::Split(_)) {
-                return Err(DeviceError::Unreadable);
-            }
-            let unmapped = self.map.has_table && mapping.entry == TableEntry::Unmapped;
-            let sets = self.map.shows_base(chunk, start, end);
-            if unmapped || sets {
-                self.count_change(&mut needs, place, chunk, unmapped);
-                covered &= !unmapped || self.validity_covers(chunk);
-            }
+            self.count_write(needs, place, chunk)?;
         }
-        needs.zeroing = needs.chunks > self.alloc.fresh_available() && !covered;
-        Ok(needs)
+        needs.zeroing = needs.chunks > self.alloc.fresh_available() && self.shows_store(start, end);
+        Ok(())
     }
 
-    /// Adds the change of one chunk's mapping to what a request needs.
-    pub(super) fn count_change(
+    #[inline(never)] // so that the loop around it keeps few values
+    fn count_write(
         &self,
         needs: &mut Needs,
         place: u32,
         chunk: ChunkIndex,
-        unmapped: bool,
-    ) {
+    ) -> Result<(), DeviceError> {
+        let seen = self.see(chunk);
+        seen.check_readable()?;
+        let (start, end) = (needs.extent_start, needs.extent_end);
+        if seen.unmapped || self.map.shows_base(chunk, start, end) {
+            self.count_change(needs, place, seen, seen.unmapped);
+        }
+        Ok(())
+    }
+
+    /// Whether a chunk of `[start, end)` would show what its place in the store held before.
+    #[inline(never)]
+    fn shows_store(&self, start: u64, end: u64) -> bool {
+        self.chunks_of(start, end)
+            .map(|(_, chunk)| self.see(chunk))
+            .any(|seen| seen.unmapped && !self.validity_covers(seen.chunk))
+    }
+
+    /// Looks at a chunk that a request writes to.
+    #[inline]
+    pub(super) fn see(&self, chunk: ChunkIndex) -> Seen {
+        let live = self.map.mapping(chunk);
+        Seen {
+            chunk,
+            live,
+            unmapped: self.map.has_table && live.entry == TableEntry::Unmapped,
+            entry: self.map.pending.find(chunk.0).unwrap_or(NONE),
+        }
+    }
+
+    /// Adds the change of one chunk's mapping to what a request needs. `placed`: it needs a place in
+    /// the store.
+    pub(super) fn count_change(&self, needs: &mut Needs, place: u32, seen: Seen, placed: bool) {
         needs.changes |= 1 << (place & 63);
-        let found = self
-            .map
-            .pending
-            .find(chunk.0)
-            .and_then(|index| self.map.pending.get(index));
+        needs.last = Some(seen);
+        let found = self.map.pending.get(seen.entry);
         needs.entries += usize::from(found.is_none());
-        needs.chunks += u32::from(unmapped && found.is_none_or(|entry| entry.reserved == u32::MAX));
+        needs.chunks += u32::from(placed && found.is_none_or(|entry| entry.reserved == u32::MAX));
     }
 
     /// Whether every block of an unmapped chunk is still in the base, so that no byte of a new store
@@ -194,12 +240,17 @@ impl<S: Stores> Disk<S> {
             }
         }
         let first = self.map.first_chunk(needs.extent_start);
-        let mut to_zero = 0u64;
+        let (mut to_zero, mut entry) = (0u64, NONE);
         for place in places(needs.changes) {
             let chunk = ChunkIndex(first.saturating_add(place));
-            if self.hold(chunk) {
-                to_zero |= 1 << place;
-            }
+            let seen = match needs.last {
+                Some(last) if last.chunk == chunk => last,
+                _ => self.see(chunk),
+            };
+            debug_assert_eq!(seen, self.see(chunk), "nothing ran in between");
+            let (held, zeroes) = self.hold(&seen);
+            entry = held;
+            to_zero |= u64::from(zeroes) << place;
         }
         if needs.chunks != 0 {
             self.journal.commit_wanted |= self.floor_runs_low();
@@ -207,6 +258,7 @@ impl<S: Stores> Disk<S> {
         }
         if let Some(slot) = self.slots.get_mut(index) {
             slot.holds = needs.changes;
+            slot.entry = entry;
             slot.to_zero = if bug(Bug::DirtyChunkNotZeroed) {
                 0
             } else {
@@ -216,193 +268,30 @@ impl<S: Stores> Disk<S> {
         Ok(true)
     }
 
-    /// Holds the pending entry of a chunk, with a store chunk if it needs one. Returns whether that
-    /// store chunk must be zeroed first.
-    fn hold(&mut self, chunk: ChunkIndex) -> bool {
-        let live = self.map.mapping(chunk);
-        let unmapped = self.map.has_table && live.entry == TableEntry::Unmapped;
-        let found = self.map.pending.find(chunk.0);
-        // Without an entry the live value is durable (invariant 2 of the map).
-        let index = found
-            .or_else(|| self.map.pending.insert(chunk.0, live))
-            .unwrap_or(NONE);
+    /// Holds the pending entry of a chunk, with a store chunk if it needs one. Returns the entry, and
+    /// whether that store chunk must be zeroed first.
+    #[inline(never)]
+    fn hold(&mut self, seen: &Seen) -> (u16, bool) {
+        let mut index = seen.entry;
+        if index == NONE {
+            // Without an entry the live value is durable (invariant 2 of the map).
+            let inserted = self.map.pending.insert(seen.chunk.0, seen.live);
+            index = inserted.unwrap_or(NONE);
+        }
         let Some(entry) = self.map.pending.get_mut(index) else {
-            return false;
+            return (index, false);
         };
         entry.holders += 1;
-        if !unmapped || entry.reserved != u32::MAX {
-            return false;
+        if !seen.unmapped || entry.reserved != u32::MAX {
+            return (index, false);
         }
         let Some(reserved) = self.alloc.reserve() else {
-            return false;
+            return (index, false);
         };
         entry.reserved = reserved.chunk.0;
         entry.fresh = reserved.fresh;
         self.stats.chunks_reserved += 1;
-        !reserved.fresh && !self.validity_covers(chunk)
-    }
-
-    /// Sends the data writes that were not sent yet; publishes when all came home.
-    pub(super) fn continue_write(&mut self, index: u16) -> Step {
-        let Some(slot) = self.slots.get(index) else {
-            return Step::InFlight;
-        };
-        let pieces = (slot.extent_end.saturating_sub(slot.extent_start)) >> 9;
-        for _ in 0..=pieces {
-            let Some(slot) = self.slots.get(index) else {
-                return Step::InFlight;
-            };
-            if slot.cursor >= slot.extent_end || slot.error.is_some() {
-                break;
-            }
-            match self.send_write(index) {
-                Ok(0) => {
-                    if let Some(slot) = self.slots.get_mut(index) {
-                        slot.fail(DeviceError::Protocol);
-                    }
-                }
-                Ok(sent) => {
-                    if let Some(slot) = self.slots.get_mut(index) {
-                        slot.cursor += sent;
-                    }
-                }
-                Err(()) => return Step::Wait,
-            }
-        }
-        let Some(slot) = self.slots.get(index) else {
-            return Step::InFlight;
-        };
-        if bug(Bug::PublishBeforeData) && slot.error.is_none() {
-            self.publish(index);
-        }
-        let Some(slot) = self.slots.get(index) else {
-            return Step::InFlight;
-        };
-        if slot.outstanding != 0 {
-            Step::InFlight
-        } else {
-            self.end_write(index)
-        }
-    }
-
-    /// Where `at` lies in the store and how many bytes follow it without a break, up to `end`.
-    pub(super) fn store_run(&self, at: u64, end: u64) -> Option<(u64, u64)> {
-        let shape = &self.map.shape;
-        let chunk = shape.chunk_of(GuestOffset(at));
-        let first = self.map.store_chunk(chunk)?;
-        let inside = shape.within_chunk(GuestOffset(at));
-        let offset = self.map.data_offset + shape.store_chunk_start(first) + inside;
-        let mut bytes = shape.chunk_bytes() - inside;
-        for step in 1..REQUEST_CHUNKS_MAX as u32 {
-            if at + bytes >= end {
-                break;
-            }
-            let next = self
-                .map
-                .store_chunk(ChunkIndex(chunk.0.saturating_add(step)));
-            if next.map(|next| next.0) != first.0.checked_add(step) {
-                break;
-            }
-            bytes += shape.chunk_bytes();
-        }
-        Some((offset, bytes.min(end.saturating_sub(at))))
-    }
-
-    /// Sends one data write from the cursor on. Returns the bytes that it covers; an error if there
-    /// is no op record for it now.
-    fn send_write(&mut self, index: u16) -> Result<u64, ()> {
-        let Some(slot) = self.slots.get(index) else {
-            return Ok(0);
-        };
-        let (at, end) = (slot.cursor, slot.extent_end);
-        let Some((offset, run)) = self.store_run(at, end) else {
-            return Ok(0);
-        };
-        let whole = slot.extent_start == slot.start() && end == slot.end() && at == slot.start();
-        let run = run.min(self.limits.data_bytes);
-        if whole && run == end - at && matches!(slot.held, Held::Whole(_)) {
-            return Ok(self.forward_write(index, offset, run));
-        }
-        let tag = Tag::request(Purpose::Part, Role::Data, index, slot.generation).word();
-        let head = Head::new(OpKind::Write, offset, 0).with_tag(tag);
-        let Some(mut op) = self.parts.take(head) else {
-            return Err(());
-        };
-        let len = self.collect(index, &mut op, at, run);
-        if len == 0 {
-            let _ = self.parts.put(op);
-            return Ok(0);
-        }
-        op.set_head(Head { len, ..head });
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.outstanding += 1;
-        }
-        self.stats.parts += 1;
-        self.send(Role::Data, op);
-        Ok(len)
-    }
-
-    /// The whole request in the guest's own op.
-    fn forward_write(&mut self, index: u16, offset: u64, run: u64) -> u64 {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return 0;
-        };
-        let Held::Whole(mut op) = core::mem::replace(&mut slot.held, Held::Out) else {
-            return 0;
-        };
-        let tag = Tag::request(Purpose::Forward, Role::Data, index, slot.generation).word();
-        slot.print = op.fingerprint();
-        slot.outstanding += 1;
-        op.set_head(Head {
-            flags: OpFlags::NONE,
-            ..op.head()
-        });
-        op.retarget(offset, tag);
-        self.stats.forwarded += 1;
-        self.send(Role::Data, op);
-        run
-    }
-
-    /// Puts the leases for `[at, at + run)` into an op: copied head, guest data, copied tail. Returns
-    /// the bytes collected, fewer where the op takes no more leases.
-    fn collect(&mut self, index: u16, op: &mut Op, at: u64, run: u64) -> u64 {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return 0;
-        };
-        let (start, end, extent_start) = (slot.start(), slot.end(), slot.extent_start);
-        slot.held = match core::mem::replace(&mut slot.held, Held::Out) {
-            Held::Whole(op) => Held::Lent(op.lend()),
-            Held::Lent(lent) => Held::Lent(lent),
-            Held::Out => return 0,
-        };
-        let stop = at + run;
-        let mut pos = at;
-        for _ in 0..self.limits.data_segments {
-            if pos >= stop {
-                break;
-            }
-            let [before, after] = &mut slot.scratch;
-            let segment = u64::from(self.limits.segment_bytes);
-            let part = if pos < start {
-                before
-                    .as_mut()
-                    .and_then(|memory| memory.cut_from(pos - extent_start, start.min(stop) - pos))
-            } else if pos < end {
-                match &mut slot.held {
-                    Held::Lent(lent) => lent.cut((end.min(stop) - pos).min(segment) as usize),
-                    Held::Whole(_) | Held::Out => None,
-                }
-            } else {
-                after
-                    .as_mut()
-                    .and_then(|memory| memory.cut_from(pos - end, stop - pos))
-            };
-            let Some(part) = part else { break };
-            pos += part.len() as u64;
-            if op.push(part).is_err() {
-                break;
-            }
-        }
-        pos - at
+        let zeroes = !reserved.fresh && !self.validity_covers(seen.chunk);
+        (index, zeroes)
     }
 }

@@ -17,7 +17,7 @@
 use crate::buffer::Head;
 use crate::device::{DeviceError, OpFlags, OpKind};
 use crate::format::table::TableEntry;
-use crate::meta::Source;
+use crate::meta::{NONE, Source};
 use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::{ChunkIndex, GuestOffset};
@@ -27,6 +27,7 @@ use super::write::Needs;
 use super::{Disk, Purpose, REQUEST_CHUNKS_MAX, Tag};
 
 impl<S: Stores> Disk<S> {
+    #[inline(never)]
     pub(super) fn admit_zero(&mut self, index: u16) -> Step {
         let Some(slot) = self.slots.get(index) else {
             return Step::InFlight;
@@ -38,10 +39,8 @@ impl<S: Stores> Disk<S> {
             return self.finish(index, Ok(()));
         }
         // Whole chunks, since a dirty one may have to be zeroed; these requests are rare.
-        let first = shape.chunk_of(GuestOffset(self.fill_start(start)));
-        let guard_start = shape.chunk_start(first).0;
-        let last = shape.chunk_of(GuestOffset(self.fill_end(end).saturating_sub(1)));
-        let guard_end = shape.chunk_end(last).0;
+        let (guard_start, guard_end) =
+            shape.whole_chunks(self.fill_start(start), self.fill_end(end));
         if self.set_guard(index, guard_start, guard_end, true) && !bug(Bug::ZeroOverlapIgnored) {
             return Step::Wait;
         }
@@ -69,40 +68,31 @@ impl<S: Stores> Disk<S> {
 
     /// What a request needs; `None` if the pending table has no room for its changes now.
     fn zero_needs(&self, start: u64, end: u64, zeroes: bool) -> Result<Option<Needs>, DeviceError> {
-        let mut needs = Needs {
-            changes: 0,
-            entries: 0,
-            chunks: 0,
-            zeroing: false,
-            extent_start: start,
-            extent_end: end,
+        let mut needs = if zeroes {
+            Needs::over(self.fill_start(start), self.fill_end(end))
+        } else {
+            Needs::over(start, end)
         };
-        if zeroes {
-            needs.extent_start = self.fill_start(start);
-            needs.extent_end = self.fill_end(end);
-        }
         let mut hidden_entries = 0;
         for (place, chunk) in self.chunks_of(needs.extent_start, needs.extent_end) {
-            let mapping = self.map.mapping(chunk);
-            if matches!(mapping.entry, TableEntry::Unreadable | TableEntry::Split(_)) {
-                return Err(DeviceError::Unreadable);
-            }
-            let unmapped = self.map.has_table && mapping.entry == TableEntry::Unmapped;
+            let seen = self.see(chunk);
+            seen.check_readable()?;
+            let unmapped = seen.unmapped;
             if self.map.loose {
                 let extent = (needs.extent_start, needs.extent_end);
                 if self.map.shows_base(chunk, extent.0, extent.1) {
-                    self.count_change(&mut needs, place, chunk, unmapped);
+                    self.count_change(&mut needs, place, seen, unmapped);
                 }
                 continue;
             }
-            let in_base = self.map.touched_bits(chunk, start, end) & !mapping.bits;
+            let in_base = self.map.touched_bits(chunk, start, end) & !seen.live.bits;
             if in_base == 0 {
                 continue;
             }
             let whole = self.whole_bits(chunk, start, end) & in_base;
             if zeroes && (in_base != whole || !unmapped) {
-                self.count_change(&mut needs, place, chunk, unmapped && in_base != whole);
-            } else if unmapped && self.map.pending.find(chunk.0).is_none() {
+                self.count_change(&mut needs, place, seen, unmapped && in_base != whole);
+            } else if unmapped && seen.entry == NONE {
                 hidden_entries += 1;
             }
         }
@@ -149,6 +139,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// Writes copies and zeros that were not sent yet; ends the request when all came home.
+    #[inline(never)]
     pub(super) fn continue_zero(&mut self, index: u16) -> Step {
         for which in 0..2 {
             let Some(slot) = self.slots.get(index) else {
@@ -235,11 +226,11 @@ impl<S: Stores> Disk<S> {
     /// Sends the part of a copy that lies in one run of the store. `None` if there is no op record for
     /// it now.
     fn send_copy(&mut self, index: u16, which: usize, from: u64, to: u64) -> Option<u64> {
-        let Some((offset, run)) = self.store_run(from, to) else {
+        let slot = self.slots.get(index)?;
+        let Some((offset, run)) = self.store_run(from, to, slot.entry) else {
             return Some(0);
         };
-        let generation = self.slots.get(index)?.generation;
-        let tag = Tag::request(Purpose::Part, Role::Data, index, generation).word();
+        let tag = Tag::request(Purpose::Part, Role::Data, index, slot.generation).word();
         let head = Head::new(OpKind::Write, offset, run).with_tag(tag);
         let slot = self.slots.get_mut(index)?;
         let Some(Some(memory)) = slot.scratch.get_mut(which) else {
@@ -297,7 +288,8 @@ impl<S: Stores> Disk<S> {
         if bug(Bug::ZeroBitWithoutZeros) {
             return Some(end - at);
         }
-        match self.store_run(at, end) {
+        let guess = self.slots.get(index)?.entry;
+        match self.store_run(at, end, guess) {
             Some((offset, bytes)) => self.send_zeros(index, offset, bytes, unmap),
             None => Some(end - at),
         }

@@ -187,6 +187,7 @@ impl<S: Stores> Disk<S> {
     }
 
     /// The record of size and floor, if the next commit should carry one.
+    #[inline(never)]
     fn store_record_due(&self) -> Option<StoreRecord> {
         if !self.map.has_table {
             return None;

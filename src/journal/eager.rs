@@ -41,7 +41,15 @@ pub(crate) struct Eager {
 
 impl<S: Stores> Disk<S> {
     /// Sends the unit of a first write that was just admitted, if that is legal and worth it.
+    #[inline]
     pub(crate) fn try_eager(&mut self, index: u16) {
+        if self.journal.single_mappings >= self.options.eager_after_flushes {
+            self.send_eager(index);
+        }
+    }
+
+    #[inline(never)] // so that a guest that flushes seldom gets past it quickly
+    fn send_eager(&mut self, index: u16) {
         let Some((eager, target)) = self.eager_target(index) else {
             return;
         };
@@ -83,8 +91,7 @@ impl<S: Stores> Disk<S> {
     /// commit.
     fn eager_target(&self, index: u16) -> Option<(Eager, Mapping)> {
         let journal = &self.journal;
-        let usual = journal.single_mappings >= self.options.eager_after_flushes;
-        if !usual || !journal.commit.is_idle() || self.has_unsaved() || journal.room() == 0 {
+        if !journal.commit.is_idle() || self.has_unsaved() || journal.room() == 0 {
             return None;
         }
         let slot = self.slots.get(index)?;
@@ -93,7 +100,7 @@ impl<S: Stores> Disk<S> {
         }
         let first = self.map.first_chunk(slot.extent_start);
         let chunk = ChunkIndex(first.checked_add(slot.holds.trailing_zeros())?);
-        let at = self.map.pending.find(chunk.0)?;
+        let at = self.map.pending.find_near(slot.entry, chunk.0)?;
         let entry = self.map.pending.get(at)?;
         if entry.reserved == u32::MAX || entry.holders != 1 {
             return None;

@@ -173,14 +173,20 @@ impl Map {
     /// The live bits of a chunk's blocks; bits beyond the base are clear.
     #[inline]
     pub(crate) fn bits(&self, chunk: ChunkIndex) -> u16 {
-        let len = self.group_len(chunk);
-        if len == 0 {
+        if self.bitmap_blocks == 0 || self.loose {
             return 0;
         }
+        self.read_bits(chunk)
+    }
+
+    #[inline(never)] // so that a disk without a base gets past it quickly
+    fn read_bits(&self, chunk: ChunkIndex) -> u16 {
+        let len = self.group_len(chunk);
         bitmap::read_group(self.bitmap(), self.shape.first_block(chunk).0, len)
     }
 
     /// The live mapping of a chunk.
+    #[inline]
     pub(crate) fn mapping(&self, chunk: ChunkIndex) -> Mapping {
         let entry = if self.has_table {
             self.entry(chunk)
@@ -341,15 +347,17 @@ impl Map {
 
     /// Where `chunk` of the guest's disk lives or will live: its live entry, or the chunk reserved
     /// for it. Without a table every chunk is at its own place.
+    /// `guess` is where its pending entry probably is.
     #[inline]
-    pub(crate) fn store_chunk(&self, chunk: ChunkIndex) -> Option<StoreChunk> {
+    pub(crate) fn store_chunk(&self, chunk: ChunkIndex, guess: u16) -> Option<StoreChunk> {
         if !self.has_table {
             return Some(StoreChunk(chunk.0));
         }
         match self.entry(chunk) {
             TableEntry::Chunk(at) => Some(at),
             _ => {
-                let reserved = self.pending.get(self.pending.find(chunk.0)?)?.reserved;
+                let entry = self.pending.find_near(guess, chunk.0)?;
+                let reserved = self.pending.get(entry)?.reserved;
                 (reserved != u32::MAX).then_some(StoreChunk(reserved))
             }
         }

@@ -176,6 +176,7 @@ impl PendingTable {
     }
 
     /// The entry of a chunk.
+    #[inline(never)]
     pub(crate) fn find(&self, chunk: u32) -> Option<u16> {
         let mut index = *self.buckets.get(self.bucket_of(chunk))?;
         for _ in 0..self.entries.len() {
@@ -186,6 +187,15 @@ impl PendingTable {
             index = entry.next_in_bucket;
         }
         None
+    }
+
+    /// The entry of a chunk, which is probably `guess`.
+    #[inline]
+    pub(crate) fn find_near(&self, guess: u16, chunk: u32) -> Option<u16> {
+        match self.get(guess) {
+            Some(entry) if entry.chunk == chunk => Some(guess),
+            _ => self.find(chunk),
+        }
     }
 
     /// Adds an entry for a chunk that has none. `None` if the table is full.
@@ -234,10 +244,8 @@ impl PendingTable {
         }
         let free = self.free;
         if let Some(entry) = self.get_mut(index) {
-            *entry = Pending {
-                next_in_bucket: free,
-                ..FREE
-            };
+            entry.chunk = FREE.chunk;
+            entry.next_in_bucket = free;
             self.free = index;
             self.free_count += 1;
         }

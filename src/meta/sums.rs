@@ -60,6 +60,7 @@ impl Map {
         self.xor_sum(page, sum);
     }
 
+    #[inline(never)]
     fn sum_change(&mut self, chunk: ChunkIndex, entry: u32, bits: u16, pages: Pages) {
         if self.sums.is_empty() {
             return;

@@ -156,16 +156,24 @@ fn a_staged_page_has_every_pending_change_taken_back() {
 fn a_chunk_lives_where_its_entry_says_or_where_it_will_be() {
     let mut map = map(DISK_BYTES, true, BASE_BYTES);
     let chunk = ChunkIndex(7);
-    assert_eq!(map.store_chunk(chunk), None);
+    assert_eq!(map.store_chunk(chunk, NONE), None);
     let at = map.pending.insert(7, map.mapping(chunk)).expect("room");
-    assert_eq!(map.store_chunk(chunk), None, "nothing reserved");
+    assert_eq!(map.store_chunk(chunk, NONE), None, "nothing reserved");
     map.pending.get_mut(at).expect("in use").reserved = 9;
-    assert_eq!(map.store_chunk(chunk), Some(StoreChunk(9)));
+    let other = map.pending.insert(8, map.mapping(ChunkIndex(8)));
+    for guess in [at, other.expect("room"), at + 2, NONE] {
+        let found = map.store_chunk(chunk, guess);
+        assert_eq!(found, Some(StoreChunk(9)), "whatever is guessed");
+    }
     let entry = TableEntry::Chunk(StoreChunk(4));
     map.set_mapping(chunk, Mapping { entry, bits: 0 });
-    assert_eq!(map.store_chunk(chunk), Some(StoreChunk(4)));
+    assert_eq!(map.store_chunk(chunk, NONE), Some(StoreChunk(4)));
     let [_, _, plain, _] = every_kind();
-    assert_eq!(plain.store_chunk(chunk), Some(StoreChunk(7)), "in order");
+    assert_eq!(
+        plain.store_chunk(chunk, NONE),
+        Some(StoreChunk(7)),
+        "in order"
+    );
 }
 
 #[test]
