@@ -79,6 +79,11 @@ impl<'p> Course<'p> {
                 Some(why) => skipped.push((*arm, why)),
             }
         }
+        let is_judged = |arm: &Arm| {
+            let mut bars = plan.bars.iter();
+            bars.any(|bar| bar.arm == arm.name || bar.of == arm.name)
+        };
+        let judged = arms.iter().map(is_judged).collect();
         let captions = plan.captions();
         let measure: Option<Box<dyn Measure>> = match (plan.what, &no_reference) {
             (_, Some(_)) => None,
@@ -90,7 +95,7 @@ impl<'p> Course<'p> {
         };
         Ok(Course {
             plan,
-            rounds: Rounds::new(arms.len(), captions.len()),
+            rounds: Rounds::new(judged, captions.len()),
             captions,
             arms,
             skipped,

@@ -75,7 +75,10 @@ fn write_summary(out: &mut String, report: &Report) -> core::fmt::Result {
         verdicts().count()
     )?;
     if open != 0 {
-        writeln!(out, "{open} bars had too few rounds to tell.\n")?;
+        writeln!(
+            out,
+            "{open} bars are undecided: their medians reach them, but the intervals are too wide, or there were too few rounds.\n"
+        )?;
     }
     writeln!(out, "Missed:\n")?;
     for table in &report.tables {
@@ -168,7 +171,7 @@ fn bar(verdict: &Verdict, reference: &str) -> String {
     let result = match verdict.met {
         Some(true) => "met",
         Some(false) => "**missed**",
-        None => "too few rounds",
+        None => "undecided",
     };
     let goal = goal(verdict, reference);
     if verdict.of == reference {

@@ -96,7 +96,7 @@ impl Scale {
     fn of(args: &BenchArgs) -> Scale {
         if args.quick {
             return Scale {
-                disk_bytes: args.size.min(1 << 30),
+                disk_bytes: args.size.min(2 << 30),
                 base_bytes: 16 << 20,
                 written_bytes: 8 << 20,
                 fragmented_bytes: 4 << 20,

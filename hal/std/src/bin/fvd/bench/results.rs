@@ -87,7 +87,7 @@ pub(super) struct Verdict {
     /// The ratio to reach; `None` = level.
     pub(super) bar: Option<f64>,
     pub(super) ratio: Estimate,
-    /// `None` = there were too few rounds to tell.
+    /// `None` = undecided: too few rounds, or a median that reaches the bar in an interval too wide.
     pub(super) met: Option<bool>,
 }
 
@@ -257,18 +257,22 @@ pub(super) struct ArmOf<'a> {
 
 impl Verdict {
     fn of(bar: &Bar, ratio: Estimate, again: Option<Estimate>) -> Verdict {
-        let (bar_ratio, met) = match bar.goal {
-            Goal::Ratio(goal) => (Some(goal), ratio.low >= goal - TOLERANCE),
-            Goal::Level => {
-                let lowest = again.map_or(1.0, |again| again.low.min(1.0));
-                (None, ratio.low >= lowest - TOLERANCE)
-            }
+        let (bar_ratio, goal) = match bar.goal {
+            Goal::Ratio(goal) => (Some(goal), goal),
+            Goal::Level => (None, again.map_or(1.0, |again| again.low.min(1.0))),
+        };
+        let reached = [ratio.low, ratio.median].map(|end| end >= goal - TOLERANCE);
+        let met = match reached {
+            _ if !ratio.has_interval() => None,
+            [true, _] => Some(true),
+            [false, false] => Some(false),
+            [false, true] => None,
         };
         Verdict {
             of: bar.of.into(),
             bar: bar_ratio,
             ratio,
-            met: ratio.has_interval().then_some(met),
+            met,
         }
     }
 }
@@ -314,18 +318,21 @@ mod tests {
 
     #[test]
     fn a_bar_is_met_from_a_lower_bound_a_little_below_it() {
-        let met = |low: f64, goal| {
-            let (samples, again) = (
-                [1.5, 1.5, low, 1.5, 1.5, 1.5],
-                [0.9, 1.0, 1.0, 1.0, 1.0, 1.1],
-            );
+        let met = |low: f64, median: f64, goal| {
+            let mut samples = [median; 6];
+            samples[2] = low;
+            let again = [0.9, 1.0, 1.0, 1.0, 1.0, 1.1];
             let table = table(&samples, &[1.0; 6], &again, &[bar(RAW.name, goal)]);
-            table.rows[0].verdicts[0].met.expect("enough rounds")
+            table.rows[0].verdicts[0].met
         };
-        assert!(met(0.935, Goal::Ratio(0.97)));
-        assert!(!met(0.925, Goal::Ratio(0.97)));
-        assert!(met(0.87, Goal::Level), "inside A/A");
-        assert!(!met(0.85, Goal::Level));
+        for (goal, below, above) in [
+            (Goal::Ratio(0.97), 0.925, 0.935),
+            (Goal::Level, 0.85, 0.87), // inside A/A
+        ] {
+            assert_eq!(met(above, 1.5, goal), Some(true));
+            assert_eq!(met(below, 1.5, goal), None, "undecided");
+            assert_eq!(met(below, below, goal), Some(false));
+        }
     }
 
     #[test]

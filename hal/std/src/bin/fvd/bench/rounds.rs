@@ -12,6 +12,9 @@ use crate::failure::Failure;
 /// An interval this narrow on either side of its median needs no more rounds.
 const NARROW: f64 = 0.03;
 
+/// Rounds of an arm that no bar is about: enough for an interval. Time goes to those that are judged.
+const ROUNDS_UNJUDGED: usize = 8;
+
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -41,6 +44,8 @@ pub(super) struct Samples {
 #[derive(Debug)]
 pub(super) struct Rounds {
     samples: Vec<Samples>,
+    /// Of each arm, whether a bar is about it.
+    judged: Vec<bool>,
     done: u32,
     /// How long the last one took, and all of them.
     took: Duration,
@@ -65,14 +70,16 @@ pub(super) fn next<'r>(
 }
 
 impl Rounds {
-    pub(super) fn new(arms: usize, values: usize) -> Rounds {
+    /// None yet, of arms of which it is known whether a bar is about them.
+    pub(super) fn new(judged: Vec<bool>, values: usize) -> Rounds {
         let samples = || Samples {
             again: Vec::new(),
-            arms: vec![Ok(Vec::new()); arms],
+            arms: vec![Ok(Vec::new()); judged.len()],
             ended: None,
         };
         Rounds {
             samples: (0..values).map(|_| samples()).collect(),
+            judged,
             done: 0,
             took: Duration::ZERO,
             spent: Duration::ZERO,
@@ -97,11 +104,12 @@ impl Rounds {
                 return Ok(());
             }
         };
-        let arms = self.samples.first().map_or(0, |samples| samples.arms.len());
+        let arms = self.judged.len();
+        let resting: Vec<bool> = (0..arms).map(|arm| self.rests(arm)).collect();
         let mut values = vec![None; arms];
         for turn in 0..arms {
             let arm = (turn + round as usize) % arms;
-            if self.failed(arm) {
+            if resting[arm] {
                 continue;
             }
             match measure(Turn::Arm(arm), round)? {
@@ -140,11 +148,6 @@ impl Rounds {
         self.samples
     }
 
-    fn failed(&self, arm: usize) -> bool {
-        let samples = self.samples.first();
-        samples.is_none_or(|samples| samples.arms[arm].is_err())
-    }
-
     fn leave_out(&mut self, arm: usize, failure: &Failure) {
         for samples in &mut self.samples {
             samples.arms[arm] = Err(failure.to_string());
@@ -160,12 +163,33 @@ impl Rounds {
 
     /// Whether more rounds would say nothing more.
     fn is_settled(&self) -> bool {
-        if self.samples.iter().any(|samples| samples.ended.is_some()) {
-            return true;
+        let ended = self.samples.iter().any(|samples| samples.ended.is_some());
+        ended || (0..self.judged.len()).all(|arm| self.rests(arm))
+    }
+
+    /// Whether more rounds would say nothing more of an arm. Those that are judged rest together, since
+    /// some are compared with each other, round by round.
+    fn rests(&self, arm: usize) -> bool {
+        if self.judged[arm] {
+            let mut judged = (0..self.judged.len()).filter(|arm| self.judged[*arm]);
+            return self.failed(arm) || judged.all(|arm| self.is_sure(arm));
         }
-        let arms = self.samples.iter().flat_map(|samples| &samples.arms);
-        arms.flatten()
-            .all(|ratios| Estimate::of(ratios).is_some_and(|ratio| ratio.is_within(NARROW)))
+        let unjudged = |samples: &Samples| match &samples.arms[arm] {
+            Ok(ratios) => ratios.len() >= ROUNDS_UNJUDGED,
+            Err(_) => true,
+        };
+        self.samples.iter().all(unjudged) || self.is_sure(arm)
+    }
+
+    /// Whether an arm failed, or all that is told of it lies within a narrow interval.
+    fn is_sure(&self, arm: usize) -> bool {
+        let mut ratios = self.samples.iter().flat_map(|samples| &samples.arms[arm]);
+        ratios.all(|ratios| Estimate::of(ratios).is_some_and(|ratio| ratio.is_within(NARROW)))
+    }
+
+    fn failed(&self, arm: usize) -> bool {
+        let mut samples = self.samples.iter();
+        samples.any(|samples| samples.arms[arm].is_err())
     }
 }
 
@@ -182,7 +206,7 @@ mod tests {
         left: Duration,
         mut rate: impl FnMut(Turn, u32) -> Result<f64, Failure>,
     ) -> Samples {
-        let mut course = Rounds::new(arms, 1);
+        let mut course = Rounds::new(vec![true; arms], 1);
         while next([Some(&course)].into_iter(), rounds, left).is_some() {
             let rate = |turn, round| Ok(rate(turn, round).map(|rate| vec![rate]));
             course.round(rate).expect("nobody interrupts");
@@ -237,6 +261,23 @@ mod tests {
     }
 
     #[test]
+    fn an_arm_that_no_bar_is_about_rests_when_it_had_enough() {
+        let mut course = Rounds::new(vec![false, true], 1);
+        while next([Some(&course)].into_iter(), 12, LONG).is_some() {
+            let wild = |turn, round| {
+                Ok(Ok(vec![match turn {
+                    Turn::Reference => 1.0,
+                    Turn::Arm(_) => f64::from(round + 1),
+                }]))
+            };
+            course.round(wild).expect("nobody interrupts");
+        }
+        let samples = course.into_samples().remove(0);
+        let counts: Vec<usize> = samples.arms.iter().flatten().map(Vec::len).collect();
+        assert_eq!(counts, [ROUNDS_UNJUDGED, 12]);
+    }
+
+    #[test]
     fn an_arm_that_fails_is_left_out_and_the_rest_goes_on() {
         let samples = measure(2, 12, LONG, |turn, _| match turn {
             Turn::Arm(0) => Err(Failure::Failed("no luck".into())),
@@ -263,7 +304,7 @@ mod tests {
 
     #[test]
     fn each_value_has_its_own_ratios() {
-        let mut course = Rounds::new(1, 2);
+        let mut course = Rounds::new(vec![true], 2);
         let values = |turn, _| {
             Ok(Ok(match turn {
                 Turn::Reference => vec![1.0, 4.0],
@@ -283,7 +324,7 @@ mod tests {
         let after = |done, seconds| Rounds {
             done,
             took: Duration::from_secs(seconds),
-            ..Rounds::new(1, 1)
+            ..Rounds::new(vec![true], 1)
         };
         let next = |all: &[Rounds], left| {
             let all = all.iter().map(Some);
@@ -303,6 +344,6 @@ mod tests {
     #[test]
     fn somebody_who_wants_it_to_end_is_heard() {
         let interrupted = |_, _| Err(Failure::Failed("interrupted".into()));
-        assert!(Rounds::new(1, 1).round(interrupted).is_err());
+        assert!(Rounds::new(vec![true], 1).round(interrupted).is_err());
     }
 }
