@@ -245,6 +245,68 @@ fn an_eager_unit_that_failed_ends_all_writing() {
 }
 
 #[test]
+fn a_flush_waits_for_the_eager_unit_and_the_write_does_not() {
+    for unit_fails in [false, true] {
+        let mut bench = thin_with(2, options(EAGER));
+        let start = bench.data_offset;
+        bench.gate().holds = move |head| head.kind == OpKind::Write && head.len == 512;
+        bench.submit(0, 1);
+        assert!(bench.disk.poll(Instant::ZERO).is_none());
+        let gate = bench.gate();
+        let data = gate.held.iter().position(|op| op.offset() >= start);
+        let mut op = gate.held.remove(data.expect("sent"));
+        op.complete(Ok(()));
+        gate.forged.push(op);
+        assert_eq!(bench.finish(), Ok(()), "its data landed");
+
+        let flush = bench.client.op(OpKind::Flush, OpFlags::NONE, 0, 0, 0);
+        assert!(bench.disk.submit(flush).is_ok());
+        for turn in 0..100 {
+            assert!(bench.disk.poll(Instant::from_micros(turn)).is_none());
+        }
+        let gate = bench.gate();
+        if unit_fails {
+            let mut op = gate.held.remove(0);
+            op.complete(Err(DeviceError::Io));
+            gate.forged.push(op);
+        }
+        gate.open();
+        let expected = if unit_fails {
+            Err(DeviceError::Poisoned)
+        } else {
+            Ok(())
+        };
+        assert_eq!(bench.finish(), expected);
+        assert_eq!(bench.disk.is_poisoned(), unit_fails);
+    }
+}
+
+#[test]
+fn closing_waits_for_an_eager_unit() {
+    let mut bench = thin_with(2, options(EAGER));
+    let start = bench.data_offset;
+    bench.gate().holds = |head| head.kind == OpKind::Write && head.len == 512;
+    bench.submit(0, 1);
+    assert!(bench.disk.poll(Instant::ZERO).is_none());
+    let gate = bench.gate();
+    let data = gate.held.iter().position(|op| op.offset() >= start);
+    let mut op = gate.held.remove(data.expect("sent"));
+    op.complete(Ok(()));
+    gate.forged.push(op);
+    assert_eq!(bench.finish(), Ok(()));
+    let mut closing = bench.disk.close();
+    for turn in 0..100 {
+        assert!(closing.poll(Instant::from_micros(turn)).is_pending());
+    }
+    closing.stores_mut().0.open();
+    let is_closed = (100..200).any(|turn| closing.poll(Instant::from_micros(turn)).is_ready());
+    assert!(is_closed);
+    let closed = closing.finish().map_err(|_| "busy").expect("closed");
+    assert_eq!(closed.result, Ok(()));
+    common::close(common::open(closed.stores, options(EAGER)));
+}
+
+#[test]
 fn a_fua_write_waits_for_its_mapping_whoever_sent_it() {
     let mut bench = thin_with(4, options(255));
     bench.fua(0);

@@ -86,6 +86,7 @@ impl<S: Stores> Closing<S> {
         let disk = &mut self.disk;
         disk.run(now);
         let journal_at_rest = disk.journal.commit.is_idle()
+            && !disk.journal.is_eager_in_flight()
             && disk.journal.checkpoint.is_idle()
             && disk.growth.is_idle();
         if disk.slots.used() != 0 {

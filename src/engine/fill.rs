@@ -86,7 +86,6 @@ impl<S: Stores> Disk<S> {
         let ranges = [self.fill_range(index, 0), self.fill_range(index, 1)];
         let needed = ranges.iter().filter(|(from, to)| from < to).count();
         if needed == 0 {
-            // What may be in flight is an eager unit, which data goes along with.
             return self.enter_data_state(index);
         }
         for (which, (from, to)) in ranges.into_iter().enumerate() {

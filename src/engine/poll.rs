@@ -329,7 +329,7 @@ impl<S: Stores> Disk<S> {
         };
         match tag.purpose {
             Purpose::Part | Purpose::Fill(_) | Purpose::ZeroMemory => self.on_part(tag, op),
-            Purpose::Eager => self.on_eager_op(tag, op),
+            Purpose::Eager => self.on_eager_op(op),
             Purpose::Commit => self.on_commit_op(op),
             Purpose::Checkpoint => self.on_checkpoint_op(op),
             Purpose::Growth => self.on_growth_op(op),
@@ -449,7 +449,7 @@ impl<S: Stores> Disk<S> {
     /// A completion that nothing waits for. It is counted and leaked: whose memory it carries is
     /// unknown.
     #[cold]
-    fn stray(&mut self, op: Op) {
+    pub(crate) fn stray(&mut self, op: Op) {
         self.stats.protocol_errors += 1;
         drop(op);
     }

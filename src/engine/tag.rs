@@ -66,6 +66,10 @@ impl Tag {
         Tag::own(Purpose::Commit, role)
     }
 
+    pub(crate) fn eager() -> Tag {
+        Tag::own(Purpose::Eager, Role::Metadata)
+    }
+
     pub(crate) fn checkpoint() -> Tag {
         Tag::own(Purpose::Checkpoint, Role::Metadata)
     }

@@ -103,8 +103,7 @@ impl<S: Stores> Disk<S> {
             return self.start_in_place();
         }
         // What its last flush makes durable must not depend on when an eager unit lands.
-        let eager_in_flight = self.journal.eager.is_some_and(|eager| eager.in_flight);
-        if eager_in_flight && !bug(Bug::FlushBesideEager) {
+        if self.journal.is_eager_in_flight() && !bug(Bug::FlushBesideEager) {
             return;
         }
         let store = self.store_record_due();

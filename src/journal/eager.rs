@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! ordinary   data ──► acknowledged      flush: unit ──► flush ──► acknowledged
-//! eager      data ┐
-//!            unit ┴─► acknowledged      flush: flush ──► acknowledged
+//! eager      data ──► acknowledged      flush: flush ──► acknowledged
+//!            unit ──────────────────────────┘
 //! ```
 //!
 //! Both cost two writes and one flush; eager saves the round trip of the unit for a guest that flushes
@@ -14,13 +14,14 @@
 //! Rules (docs/DESIGN.md §5):
 //! * At most one eager unit is not known durable, and none is in flight beside a commit. So the next
 //!   commit's last flush covers it, and the unit itself never needs the flag "earlier units unsure".
-//! * The write is acknowledged when data and unit both landed, so a later flush covers both.
+//! * The write is acknowledged when its data landed; a flush waits for the unit, which mostly lands while
+//!   the guest still makes up its mind. If the unit fails, the flush does, as all that follows.
 //! * From the moment the unit is sent its mapping may be found by recovery. If the data write fails,
 //!   the mapping stands and the chunk is not given back.
 
 use crate::buffer::{Head, Op};
 use crate::device::{OpKind, Status};
-use crate::engine::{Disk, Purpose, Tag};
+use crate::engine::{Disk, Tag, Work};
 use crate::format::journal::UnitFlags;
 use crate::format::table::TableEntry;
 use crate::meta::Mapping;
@@ -28,6 +29,7 @@ use crate::seeded::{Bug, bug};
 use crate::stores::{Role, Stores};
 use crate::units::{ChunkIndex, StoreChunk};
 
+use super::Journal;
 use super::commit::keeps_zeros;
 
 /// The eager unit that is not known durable.
@@ -35,8 +37,15 @@ use super::commit::keeps_zeros;
 pub(crate) struct Eager {
     /// Its entry in the table of pending mappings.
     entry: u16,
-    /// Whether its write has not come home yet.
+    /// Whether its own write has not come home yet.
     pub(crate) in_flight: bool,
+}
+
+impl Journal {
+    /// Whether the write of an eager unit has not come home yet.
+    pub(crate) fn is_eager_in_flight(&self) -> bool {
+        self.eager.is_some_and(|eager| eager.in_flight)
+    }
 }
 
 impl<S: Stores> Disk<S> {
@@ -70,15 +79,13 @@ impl<S: Stores> Disk<S> {
             return self.poison();
         };
         let unit_bytes = u64::from(journal.unit_bytes);
-        let head = Head::new(OpKind::Write, offset, unit_bytes)
-            .with_tag(Tag::request(Purpose::Eager, Role::Metadata, index, slot.generation).word());
+        let head = Head::new(OpKind::Write, offset, unit_bytes).with_tag(Tag::eager().word());
         let sent = journal
             .commit_memory
             .send(&mut journal.ops, head, unit_bytes);
         let Some(op) = sent else {
             return self.poison();
         };
-        slot.outstanding += 1;
         slot.unit_sent = true;
         journal.eager = Some(eager);
         self.stats.eager_units += 1;
@@ -121,30 +128,23 @@ impl<S: Stores> Disk<S> {
     }
 
     /// An eager unit came home.
-    pub(crate) fn on_eager_op(&mut self, tag: Tag, op: Op) {
+    pub(crate) fn on_eager_op(&mut self, op: Op) {
         let status = op.status();
         let journal = &mut self.journal;
+        let Some(eager) = journal.eager.as_mut().filter(|eager| eager.in_flight) else {
+            return self.stray(op);
+        };
+        eager.in_flight = false;
         let home = journal.commit_memory.receive(&mut journal.ops, op);
-        if let Some(eager) = &mut journal.eager {
-            eager.in_flight = false;
-        }
         if status != Status::Done || !home {
-            self.poison();
-        } else if bug(Bug::EagerDurableOnCompletion) {
+            return self.poison();
+        }
+        if bug(Bug::EagerDurableOnCompletion) {
             self.journal.durable_seq = self.journal.next_seq;
             self.settle_eager();
         }
-        let slot = self
-            .slots
-            .get_mut(tag.slot)
-            .filter(|slot| slot.generation == tag.generation && slot.outstanding > 0);
-        let Some(slot) = slot else {
-            self.stats.protocol_errors += 1;
-            return;
-        };
-        // If its unit failed, the disk is poisoned, which is what the write will be answered (law 9).
-        slot.outstanding -= 1;
-        self.wake_slot(tag.slot);
+        // A commit may wait for it.
+        self.work.insert(Work::READY);
     }
 
     /// A flush that was sent after the eager unit landed is done: its mapping is durable.
