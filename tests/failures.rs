@@ -204,22 +204,37 @@ fn what_a_failed_write_may_have_left_in_a_chunk_is_flushed_before_its_mapping() 
 /// Every first write sends its journal unit along.
 const EAGER: u8 = 0;
 
-#[test]
-fn a_mapping_that_recovery_may_find_stands_although_its_data_failed() {
+/// A disk whose first write has sent data and journal unit, which the device holds.
+fn eager_write_held() -> Bench {
     let mut bench = thin_with(2, options(EAGER));
-    let start = bench.data_offset;
     bench.gate().holds = |head| head.kind == OpKind::Write && head.len == 512;
     bench.submit(0, 1);
     assert!(bench.disk.poll(Instant::ZERO).is_none());
     assert_eq!(bench.disk.stats().eager_units, 1);
-    // The unit is as long as the data.
-    let gate = bench.gate();
-    let data = gate.held.iter().position(|op| op.offset() >= start);
-    assert_eq!(gate.held.len(), 2, "both at once");
-    let mut op = gate.held.remove(data.expect("sent"));
-    op.complete(Err(DeviceError::Io));
-    gate.forged.push(op);
-    gate.open();
+    assert_eq!(bench.gate().held.len(), 2, "both at once");
+    bench
+}
+
+impl Bench {
+    /// Answers one of the writes that are held: that of data, or else that of a unit.
+    fn answer(&mut self, is_data: bool, result: Result<(), DeviceError>) {
+        let start = self.data_offset;
+        let gate = self.gate();
+        // The unit is as long as the data.
+        let wanted = |op: &Op| (op.offset() >= start) == is_data;
+        let mut op = gate
+            .held
+            .remove(gate.held.iter().position(wanted).expect("held"));
+        op.complete(result);
+        gate.forged.push(op);
+    }
+}
+
+#[test]
+fn a_mapping_that_recovery_may_find_stands_although_its_data_failed() {
+    let mut bench = eager_write_held();
+    bench.answer(true, Err(DeviceError::Io));
+    bench.gate().open();
     assert_eq!(bench.finish(), Err(DeviceError::Io));
     assert_eq!(bench.write(CHUNK_BYTES, 2), Ok(()));
     assert_eq!(bench.write(2 * CHUNK_BYTES, 3), Err(DeviceError::NoSpace));
@@ -229,17 +244,9 @@ fn a_mapping_that_recovery_may_find_stands_although_its_data_failed() {
 
 #[test]
 fn an_eager_unit_that_failed_ends_all_writing() {
-    let mut bench = thin_with(2, options(EAGER));
-    let start = bench.data_offset;
-    bench.gate().holds = |head| head.kind == OpKind::Write && head.len == 512;
-    bench.submit(0, 1);
-    assert!(bench.disk.poll(Instant::ZERO).is_none());
-    let gate = bench.gate();
-    let unit = gate.held.iter().position(|op| op.offset() < start);
-    let mut op = gate.held.remove(unit.expect("sent"));
-    op.complete(Err(DeviceError::Io));
-    gate.forged.push(op);
-    gate.open();
+    let mut bench = eager_write_held();
+    bench.answer(false, Err(DeviceError::Io));
+    bench.gate().open();
     assert_eq!(bench.finish(), Err(DeviceError::Poisoned));
     assert!(bench.disk.is_poisoned());
 }
@@ -247,16 +254,8 @@ fn an_eager_unit_that_failed_ends_all_writing() {
 #[test]
 fn a_flush_waits_for_the_eager_unit_and_the_write_does_not() {
     for unit_fails in [false, true] {
-        let mut bench = thin_with(2, options(EAGER));
-        let start = bench.data_offset;
-        bench.gate().holds = move |head| head.kind == OpKind::Write && head.len == 512;
-        bench.submit(0, 1);
-        assert!(bench.disk.poll(Instant::ZERO).is_none());
-        let gate = bench.gate();
-        let data = gate.held.iter().position(|op| op.offset() >= start);
-        let mut op = gate.held.remove(data.expect("sent"));
-        op.complete(Ok(()));
-        gate.forged.push(op);
+        let mut bench = eager_write_held();
+        bench.answer(true, Ok(()));
         assert_eq!(bench.finish(), Ok(()), "its data landed");
 
         let flush = bench.client.op(OpKind::Flush, OpFlags::NONE, 0, 0, 0);
@@ -264,18 +263,13 @@ fn a_flush_waits_for_the_eager_unit_and_the_write_does_not() {
         for turn in 0..100 {
             assert!(bench.disk.poll(Instant::from_micros(turn)).is_none());
         }
-        let gate = bench.gate();
-        if unit_fails {
-            let mut op = gate.held.remove(0);
-            op.complete(Err(DeviceError::Io));
-            gate.forged.push(op);
-        }
-        gate.open();
-        let expected = if unit_fails {
-            Err(DeviceError::Poisoned)
+        let (answer, expected) = if unit_fails {
+            (Err(DeviceError::Io), Err(DeviceError::Poisoned))
         } else {
-            Ok(())
+            (Ok(()), Ok(()))
         };
+        bench.answer(false, answer);
+        bench.gate().open();
         assert_eq!(bench.finish(), expected);
         assert_eq!(bench.disk.is_poisoned(), unit_fails);
     }
@@ -283,16 +277,8 @@ fn a_flush_waits_for_the_eager_unit_and_the_write_does_not() {
 
 #[test]
 fn closing_waits_for_an_eager_unit() {
-    let mut bench = thin_with(2, options(EAGER));
-    let start = bench.data_offset;
-    bench.gate().holds = |head| head.kind == OpKind::Write && head.len == 512;
-    bench.submit(0, 1);
-    assert!(bench.disk.poll(Instant::ZERO).is_none());
-    let gate = bench.gate();
-    let data = gate.held.iter().position(|op| op.offset() >= start);
-    let mut op = gate.held.remove(data.expect("sent"));
-    op.complete(Ok(()));
-    gate.forged.push(op);
+    let mut bench = eager_write_held();
+    bench.answer(true, Ok(()));
     assert_eq!(bench.finish(), Ok(()));
     let mut closing = bench.disk.close();
     for turn in 0..100 {

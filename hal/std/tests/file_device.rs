@@ -12,24 +12,7 @@ use fvd_std::file::{FileDevice, FileOptions, OpenError};
 use tempfile::TempDir;
 
 on_every_adapter!(
-    what_was_written_is_read_back_and_is_in_the_file,
-    leases_of_one_operation_are_contiguous_in_the_file,
-    a_partial_last_sector_reads_zeros_and_can_be_written,
-    a_file_cut_short_while_open_is_an_error_not_zeros,
-    illegal_operations_are_refused_before_they_touch_the_file,
-    a_read_only_device_refuses_every_change_and_still_flushes,
-    write_zeroes_that_may_unmap_gives_space_back,
-    write_zeroes_that_may_not_unmap_keeps_space,
-    discarded_ranges_read_zeros_to_the_byte,
-    growth_extends_the_file_with_zeros_and_the_geometry_with_it,
-    a_second_writer_and_a_reader_beside_a_writer_are_locked_out,
-    readers_share_a_file_and_keep_writers_out,
-    a_file_declares_a_whole_page_as_its_atomic_unit,
-    data_and_holes_are_told_apart,
-);
-
-on_every_adapter!(
-    in memory:
+    in memory too:
     what_was_written_is_read_back_and_is_in_the_file,
     leases_of_one_operation_are_contiguous_in_the_file,
     a_partial_last_sector_reads_zeros_and_can_be_written,

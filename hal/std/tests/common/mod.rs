@@ -94,6 +94,10 @@ macro_rules! on_every_adapter {
         $crate::on_every_adapter!(@ threads_direct, Threads, Direct, $($test),*);
         $crate::on_every_adapter!(@ io_uring_direct, IoUring, Direct, $($test),*);
     };
+    (in memory too: $($test:ident),* $(,)?) => {
+        $crate::on_every_adapter!($($test),*);
+        $crate::on_every_adapter!(in memory: $($test),*);
+    };
     (in memory: $($test:ident),* $(,)?) => {
         $crate::on_every_adapter!(@ in_memory, Auto, Buffered, $($test),*);
         $crate::on_every_adapter!(@ in_memory_direct, Auto, Direct, $($test),*);
