@@ -8,14 +8,15 @@ use crate::agreed::{COUNTED, option};
 use crate::cases::{
     BASE_CHUNKS, BATCHES, BLOCK_BYTES, CHUNK_BYTES, Case, DISK_CHUNKS, REQUEST_BYTES, REQUESTS,
 };
-use crate::fvd::Fvd;
-use crate::qemu::{Boot, Disk, Machine};
+use crate::qemu::{Boot, Disk};
+use crate::setting::Setting;
 use crate::trial;
+use crate::verify;
 use core::time::Duration;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -24,19 +25,6 @@ const SHAPE: [&str; 3] = ["--force", "--journal-size", "8M"];
 
 /// The journal's unit in an image that `fvd` makes.
 const UNIT_BYTES: u64 = 4096;
-
-/// What is needed to count on one machine, with one kind of image.
-pub(crate) struct Counting<'a> {
-    pub(crate) qemu: &'a Path,
-    pub(crate) kernel: &'a Path,
-    pub(crate) fvd: &'a Fvd,
-    /// Where the images go.
-    pub(crate) directory: &'a Path,
-    pub(crate) machine: Machine,
-    pub(crate) table: &'static str,
-    pub(crate) seed: u64,
-    pub(crate) verbose: bool,
-}
 
 /// What [`REQUESTS`] requests of a kind took, on the image and on the bare disk.
 pub(crate) struct Line {
@@ -68,78 +56,65 @@ struct Devices {
     base_read_bytes: u64,
 }
 
-impl Counting<'_> {
-    /// Counts everything.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that went wrong, with what the kernel printed.
-    pub(crate) fn run(&self) -> Result<Vec<Line>, String> {
-        let (base, image) = (self.path("base.raw"), self.path("fvd"));
-        let bare = self.path("bare.raw");
-        let disk_bytes = DISK_CHUNKS * CHUNK_BYTES;
-        make_sparse(&base, BASE_CHUNKS * CHUNK_BYTES)?;
-        make_sparse(&bare, disk_bytes)?;
-        let shape: Vec<_> = ["--table", self.table].into_iter().chain(SHAPE).collect();
-        self.fvd
-            .create(&base, &image, disk_bytes as usize, &shape)?;
+/// Counts everything.
+///
+/// # Errors
+///
+/// The first thing that went wrong, with what the kernel printed.
+pub(crate) fn run(setting: &Setting<'_>) -> Result<Vec<Line>, String> {
+    let path = |name: &str| setting.path("count-", name);
+    let (base, image, bare) = (path("base.raw"), path("fvd"), path("bare.raw"));
+    let disk_bytes = DISK_CHUNKS * CHUNK_BYTES;
+    make_sparse(&base, BASE_CHUNKS * CHUNK_BYTES)?;
+    make_sparse(&bare, disk_bytes)?;
+    let shape: Vec<_> = ["--table", setting.table]
+        .into_iter()
+        .chain(SHAPE)
+        .collect();
+    setting
+        .fvd
+        .create(&base, &image, disk_bytes as usize, &shape)?;
 
-        let disk = |path: &Path, read_only| Disk {
-            path: path.to_owned(),
-            read_only,
-        };
-        let boot = Boot {
-            qemu: self.qemu,
-            machine: self.machine,
-            kernel: self.kernel,
-            disks: &[disk(&image, false), disk(&base, true), disk(&bare, false)],
-            cmdline: &format!("{}={} {}=on", option::SEED, self.seed, option::COUNT),
-            counts_instructions: true,
-            timeout: TIMEOUT,
-            verbose: self.verbose,
-        };
-        let outcome = boot.run()?;
-        let lines = trial::judge(&outcome)
-            .and_then(|()| self.lines(&outcome.output))
-            .map_err(|fault| {
-                let output = outcome.output.trim_end();
-                format!("{fault}\n--- the kernel printed:\n{output}\n---")
-            })?;
-        self.fvd.check(&base, &image)?;
-        Ok(lines)
-    }
+    let disk = |path: &Path, read_only| Disk {
+        path: path.to_owned(),
+        read_only,
+    };
+    let disks = [disk(&image, false), disk(&base, true), disk(&bare, false)];
+    let cmdline = format!("{}={} {}=on", option::SEED, setting.seed, option::COUNT);
+    let boot = Boot {
+        counts_instructions: true,
+        ..setting.boot(&disks, &cmdline, TIMEOUT)
+    };
+    let outcome = boot.run()?;
+    let lines = trial::judge(&outcome)
+        .and_then(|()| lines(setting, &outcome.output))
+        .map_err(|fault| outcome.explain(fault))?;
+    setting.fvd.check(&base, &image)?;
+    Ok(lines)
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        let (machine, table) = (self.machine, self.table);
-        self.directory
-            .join(format!("count-{machine}-table-{table}.{name}"))
-    }
-
-    /// All lines, if the devices were asked what they must be asked.
-    fn lines(&self, output: &str) -> Result<Vec<Line>, String> {
-        let mut lines = Vec::new();
-        for case in Case::ALL {
-            for batch in BATCHES {
-                let row = |on, expected| {
-                    Row::find(output, case, on, batch)
-                        .and_then(|row| row.expect(&expected))
-                        .map_err(|fault| {
-                            format!("{}, {batch} in flight, {on}: {fault}", case.name())
-                        })
-                };
-                let has_table = self.table == "on";
-                lines.push(Line {
-                    machine: self.machine.to_string(),
-                    table: self.table,
-                    case,
-                    batch,
-                    disk: row("disk", Devices::of_disk(case, batch, has_table))?,
-                    bare: row("bare", Devices::of_bare(case, batch))?,
-                });
-            }
+/// All lines, if the devices were asked what they must be asked.
+fn lines(setting: &Setting<'_>, output: &str) -> Result<Vec<Line>, String> {
+    let has_table = setting.table == "on";
+    let mut lines = Vec::new();
+    for case in Case::ALL {
+        for batch in BATCHES {
+            let row = |on, expected| {
+                Row::find(output, case, on, batch)
+                    .and_then(|row| row.expect(&expected))
+                    .map_err(|fault| format!("{}, {batch} in flight, {on}: {fault}", case.name()))
+            };
+            lines.push(Line {
+                machine: setting.machine.to_string(),
+                table: setting.table,
+                case,
+                batch,
+                disk: row("disk", Devices::of_disk(case, batch, has_table))?,
+                bare: row("bare", Devices::of_bare(case, batch))?,
+            });
         }
-        Ok(lines)
     }
+    Ok(lines)
 }
 
 fn make_sparse(path: &Path, bytes: u64) -> Result<(), String> {
@@ -157,9 +132,7 @@ impl Row {
             .find_map(|line| line.strip_prefix(&start))
             .ok_or("the kernel did not say what it counted")?;
         let value = |name: &str| {
-            line.split_whitespace()
-                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-                .and_then(|value| value.parse::<u64>().ok())
+            verify::number(line, name)
                 .ok_or_else(|| format!("the kernel did not say how many {name}"))
         };
         Ok(Row {

@@ -10,16 +10,16 @@
 //! about barriers, which are the crash simulator's matter.
 
 use crate::agreed::{Pattern, event, option};
-use crate::fvd::Fvd;
 use crate::promise::{BASE_SECTORS, DISK_SECTORS, Ledger, SECTOR_BYTES, Sector, Value};
-use crate::qemu::{Boot, Disk, Machine, Outcome};
+use crate::qemu::{Disk, Outcome};
 use crate::said::{Phase, Said};
+use crate::setting::Setting;
 use crate::trial;
 use core::fmt;
 use core::ops::Range;
 use core::time::Duration;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -45,16 +45,8 @@ const SHAPE: [&str; 6] = [
 
 /// What is needed for rounds on one image.
 pub(crate) struct Killing<'a> {
-    pub(crate) qemu: &'a Path,
-    pub(crate) kernel: &'a Path,
-    pub(crate) fvd: &'a Fvd,
-    /// Where the images go.
-    pub(crate) directory: &'a Path,
-    pub(crate) machine: Machine,
-    pub(crate) table: &'static str,
-    pub(crate) seed: u64,
+    pub(crate) setting: Setting<'a>,
     pub(crate) rounds: u32,
-    pub(crate) verbose: bool,
 }
 
 /// What rounds came to.
@@ -169,7 +161,7 @@ impl Killing<'_> {
         // Requests that are durable, as ranges, and the first that was never sent.
         let (mut durable, mut next): (Vec<Range<u32>>, u32) = (Vec::new(), 0);
         for round in rounds {
-            let (plan, requests) = Plan::choose(self.seed, round);
+            let (plan, requests) = Plan::choose(self.setting.seed, round);
             let said = self
                 .boot(&durable, next..next + requests, Some(&plan))
                 .map_err(|fault| format!("round {}: {fault}", round + 1))?;
@@ -188,7 +180,7 @@ impl Killing<'_> {
             return Err("the kernel did not verify and close the image".to_owned());
         }
         self.verify(&durable, next)?;
-        let checked = self.fvd.check(&self.base(), &self.image())?;
+        let checked = self.setting.fvd.check(&self.base(), &self.image())?;
         if checked.contains("cut off") {
             return Err(format!("closed, and not clean: {}", checked.trim_end()));
         }
@@ -200,9 +192,7 @@ impl Killing<'_> {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        let (machine, table) = (self.machine, self.table);
-        self.directory
-            .join(format!("kill-{machine}-table-{table}.{name}"))
+        self.setting.path("kill-", name)
     }
 
     fn base(&self) -> PathBuf {
@@ -216,15 +206,15 @@ impl Killing<'_> {
     fn make_disks(&self) -> Result<(), String> {
         let mut base = vec![0; BASE_SECTORS as usize * SECTOR_BYTES];
         for (sector, bytes) in (0..).zip(base.chunks_mut(SECTOR_BYTES)) {
-            Value::BASE.fill(self.seed, sector, bytes);
+            Value::BASE.fill(self.setting.seed, sector, bytes);
         }
         let path = self.base();
         fs::write(&path, base)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        let mut shape = vec!["--force", "--table", self.table];
+        let mut shape = vec!["--force", "--table", self.setting.table];
         shape.extend(SHAPE);
         let bytes = DISK_SECTORS as usize * SECTOR_BYTES;
-        self.fvd.create(&path, &self.image(), bytes, &shape)
+        self.setting.fvd.create(&path, &self.image(), bytes, &shape)
     }
 
     /// Boots the kernel on what is there, to verify it and send `numbers`, and kills it.
@@ -235,22 +225,15 @@ impl Killing<'_> {
         plan: Option<&Plan>,
     ) -> Result<Said, String> {
         let word = |name, range: &Range<u32>| format!("{name}={}+{}", range.start, range.len());
-        let mut words = vec![format!("{}={}", option::SEED, self.seed)];
+        let mut words = vec![format!("{}={}", option::SEED, self.setting.seed)];
         words.push(word(option::LOAD, &numbers));
         // There are too many of the single ones for a command line; the host looks after them.
         let ranges = durable.iter().filter(|range| range.len() > 1);
         words.extend(ranges.map(|range| word(option::DURABLE, range)));
         let disk = |path, read_only| Disk { path, read_only };
-        let boot = Boot {
-            qemu: self.qemu,
-            machine: self.machine,
-            kernel: self.kernel,
-            disks: &[disk(self.image(), false), disk(self.base(), true)],
-            cmdline: &words.join(" "),
-            counts_instructions: false,
-            timeout: TIMEOUT,
-            verbose: self.verbose,
-        };
+        let disks = [disk(self.image(), false), disk(self.base(), true)];
+        let cmdline = words.join(" ");
+        let boot = self.setting.boot(&disks, &cmdline, TIMEOUT);
         let mut said = Said::nothing(numbers.start);
         let mut killed = false;
         let outcome = boot.run_until(|line| {
@@ -264,25 +247,22 @@ impl Killing<'_> {
             killed = due;
             due.then_some(plan.delay)
         })?;
-        judge(&outcome, killed).map_err(|fault| {
-            let output = outcome.output.trim_end();
-            format!("{fault}\n--- the kernel printed:\n{output}\n---")
-        })?;
+        judge(&outcome, killed).map_err(|fault| outcome.explain(fault))?;
         Ok(said)
     }
 
     /// Reads the whole disk as `fvd` sees it, without changing the image.
     fn verify(&self, durable: &[Range<u32>], end: u32) -> Result<(), String> {
-        self.fvd.check(&self.base(), &self.image())?;
+        self.setting.fvd.check(&self.base(), &self.image())?;
         let raw = self.path("raw");
-        self.fvd.to_raw(&self.base(), &self.image(), &raw)?;
+        self.setting.fvd.to_raw(&self.base(), &self.image(), &raw)?;
         let disk =
             fs::read(&raw).map_err(|error| format!("cannot read {}: {error}", raw.display()))?;
         if disk.len() != DISK_SECTORS as usize * SECTOR_BYTES {
             return Err(format!("the disk has {} bytes", disk.len()));
         }
         let mut sectors = vec![Sector::default(); DISK_SECTORS as usize];
-        let mut ledger = Ledger::new(self.seed, end, &mut sectors);
+        let mut ledger = Ledger::new(self.setting.seed, end, &mut sectors);
         for range in durable {
             ledger.add_durable(range.clone());
         }

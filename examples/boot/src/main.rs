@@ -24,6 +24,7 @@ mod kill;
 mod promise;
 mod qemu;
 mod said;
+mod setting;
 mod setup;
 mod trial;
 mod verify;
@@ -31,10 +32,10 @@ mod work_directory;
 
 use base::Base;
 use clap::{Parser, ValueEnum};
-use count::Counting;
 use fvd::Fvd;
 use kill::Killing;
 use qemu::Machine;
+use setting::Setting;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trial::Trial;
@@ -137,10 +138,27 @@ fn run(args: &Args) -> Result<(), String> {
         verbose: args.verbose,
     };
     let directory = WorkDirectory::new(args.keep.as_deref())?;
+    let setting = |machine, table| Setting {
+        qemu: &qemu,
+        kernel: &kernel,
+        fvd: &fvd,
+        directory: directory.path(),
+        machine,
+        table,
+        seed: args.seed,
+        verbose: args.verbose,
+    };
+    let machines = args.machine.machines().iter();
+    let settings: Vec<Setting<'_>> = machines
+        .flat_map(|&machine| {
+            let tables = args.table.tables().iter();
+            tables.map(move |&table| setting(machine, table))
+        })
+        .collect();
     match args.kill {
-        _ if args.count => run_counted(args, &qemu, &kernel, &fvd, directory.path())?,
-        Some(rounds) => run_killed(args, rounds, &qemu, &kernel, &fvd, directory.path())?,
-        None => run_whole(args, &qemu, &kernel, &fvd, directory.path())?,
+        _ if args.count => run_counted(args, &settings)?,
+        Some(rounds) => run_killed(args, rounds, &settings)?,
+        None => run_whole(args, directory.path(), &settings)?,
     }
     if args.keep.is_some() {
         eprintln!("kept: {}", directory.path().display());
@@ -148,14 +166,8 @@ fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// Every machine and kind of image asked for, to the end of the kernel's work.
-fn run_whole(
-    args: &Args,
-    qemu: &Path,
-    kernel: &Path,
-    fvd: &Fvd,
-    directory: &Path,
-) -> Result<(), String> {
+/// In every setting, to the end of the kernel's work.
+fn run_whole(args: &Args, directory: &Path, settings: &[Setting<'_>]) -> Result<(), String> {
     let base = Base::make(&directory.join("base.raw"), args.seed)?;
     println!(
         "base: {} bytes, {} files in its {}; seed {}",
@@ -164,87 +176,37 @@ fn run_whole(
         agreed::MANIFEST,
         args.seed
     );
-    for &machine in args.machine.machines() {
-        for &table in args.table.tables() {
-            let trial = Trial {
-                qemu,
-                kernel,
-                fvd,
-                base: &base,
-                directory,
-                keep: args.keep.is_some(),
-                machine,
-                table,
-                seed: args.seed,
-                verbose: args.verbose,
-            };
-            let success = trial
-                .run()
-                .map_err(|fault| format!("{machine}, table {table}: {fault}"))?;
-            println!("{machine}, table {table}: {success}");
-        }
+    for &setting in settings {
+        let trial = Trial {
+            setting,
+            base: &base,
+            keep: args.keep.is_some(),
+        };
+        let success = trial.run().map_err(|fault| format!("{setting}: {fault}"))?;
+        println!("{setting}: {success}");
     }
     Ok(())
 }
 
-/// Every machine and kind of image asked for, killed again and again.
-fn run_killed(
-    args: &Args,
-    rounds: u32,
-    qemu: &Path,
-    kernel: &Path,
-    fvd: &Fvd,
-    directory: &Path,
-) -> Result<(), String> {
+/// In every setting, killed again and again.
+fn run_killed(args: &Args, rounds: u32, settings: &[Setting<'_>]) -> Result<(), String> {
     println!("seed {}", args.seed);
-    for &machine in args.machine.machines() {
-        for &table in args.table.tables() {
-            let killing = Killing {
-                qemu,
-                kernel,
-                fvd,
-                directory,
-                machine,
-                table,
-                seed: args.seed,
-                rounds,
-                verbose: args.verbose,
-            };
-            let sum = killing
-                .run()
-                .map_err(|fault| format!("{machine}, table {table}: {fault}"))?;
-            println!("{machine}, table {table}: {sum}");
-        }
+    for &setting in settings {
+        let killing = Killing { setting, rounds };
+        let sum = killing
+            .run()
+            .map_err(|fault| format!("{setting}: {fault}"))?;
+        println!("{setting}: {sum}");
     }
     Ok(())
 }
 
-/// Every machine and kind of image asked for, to count what requests take.
-fn run_counted(
-    args: &Args,
-    qemu: &Path,
-    kernel: &Path,
-    fvd: &Fvd,
-    directory: &Path,
-) -> Result<(), String> {
+/// In every setting, to count what requests take.
+fn run_counted(args: &Args, settings: &[Setting<'_>]) -> Result<(), String> {
     let mut lines = Vec::new();
-    for &machine in args.machine.machines() {
-        for &table in args.table.tables() {
-            let counting = Counting {
-                qemu,
-                kernel,
-                fvd,
-                directory,
-                machine,
-                table,
-                seed: args.seed,
-                verbose: args.verbose,
-            };
-            let counted = counting
-                .run()
-                .map_err(|fault| format!("{machine}, table {table}: {fault}"))?;
-            lines.extend(counted);
-        }
+    for setting in settings {
+        let counted = count::run(setting).map_err(|fault| format!("{setting}: {fault}"))?;
+        lines.extend(counted);
     }
     if args.json {
         println!("{}", count::json(&lines));

@@ -71,6 +71,14 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
 }
 
+impl Outcome {
+    /// A fault that was found, with what the kernel printed.
+    pub(crate) fn explain(&self, fault: String) -> String {
+        let output = self.output.trim_end();
+        format!("{fault}\n--- the kernel printed:\n{output}\n---")
+    }
+}
+
 impl Boot<'_> {
     /// Boots the machine and waits until it ends.
     ///

@@ -2,13 +2,12 @@
 
 use crate::agreed::{GREETING, option};
 use crate::base::{Base, DISK_BYTES};
-use crate::fvd::Fvd;
-use crate::qemu::{self, Boot, Disk, Machine, Outcome};
+use crate::qemu::{self, Disk, Outcome};
+use crate::setting::Setting;
 use crate::verify::{self, Report};
 use core::fmt;
 use core::time::Duration;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// A run takes seconds. What takes this long hangs.
@@ -16,19 +15,10 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// What a run needs.
 pub(crate) struct Trial<'a> {
-    pub(crate) qemu: &'a Path,
-    pub(crate) kernel: &'a Path,
-    pub(crate) fvd: &'a Fvd,
+    pub(crate) setting: Setting<'a>,
     pub(crate) base: &'a Base,
-    /// Where the images go.
-    pub(crate) directory: &'a Path,
-    /// Leave them there.
+    /// Leave the images where they are.
     pub(crate) keep: bool,
-    pub(crate) machine: Machine,
-    /// `on` or `off`: whether the image allocates its storage itself.
-    pub(crate) table: &'static str,
-    pub(crate) seed: u64,
-    pub(crate) verbose: bool,
 }
 
 /// What a run did.
@@ -76,8 +66,8 @@ impl Trial<'_> {
     /// The first thing that went wrong, with what the kernel printed if it was running by then.
     pub(crate) fn run(&self) -> Result<Success, String> {
         let start = Instant::now();
-        let image = self.path("fvd");
-        let raw = self.path("raw");
+        let image = self.setting.path("", "fvd");
+        let raw = self.setting.path("", "raw");
         // What an earlier run has left in a directory that is kept.
         for old in [&image, &raw] {
             if old.exists() {
@@ -85,8 +75,9 @@ impl Trial<'_> {
                     .map_err(|error| format!("cannot remove {}: {error}", old.display()))?;
             }
         }
-        let shape = ["--table", self.table];
-        self.fvd
+        let shape = ["--table", self.setting.table];
+        self.setting
+            .fvd
             .create(&self.base.path, &image, DISK_BYTES, &shape)?;
 
         let disks = [
@@ -100,17 +91,15 @@ impl Trial<'_> {
             },
         ];
         let outcome = self.boot(&disks)?;
-        let printed = |fault: String| {
-            let output = outcome.output.trim_end();
-            format!("{fault}\n--- the kernel printed:\n{output}\n---")
-        };
+        let printed = |fault| outcome.explain(fault);
         judge(&outcome).map_err(printed)?;
         let report = Report::find(&outcome.output).map_err(printed)?;
         report.check(self.base).map_err(printed)?;
 
-        self.fvd.check(&self.base.path, &image)?;
-        self.fvd.to_raw(&self.base.path, &image, &raw)?;
-        let files_verified = verify::verify_disk(&raw, self.base, self.seed).map_err(printed)?;
+        self.setting.fvd.check(&self.base.path, &image)?;
+        self.setting.fvd.to_raw(&self.base.path, &image, &raw)?;
+        let files_verified =
+            verify::verify_disk(&raw, self.base, self.setting.seed).map_err(printed)?;
         verify::verify_base(self.base)?;
         if !self.keep {
             // Space for the next run; what stays goes with the directory.
@@ -125,28 +114,14 @@ impl Trial<'_> {
         })
     }
 
-    fn path(&self, extension: &str) -> PathBuf {
-        let name = format!("{}-table-{}.{extension}", self.machine, self.table);
-        self.directory.join(name)
-    }
-
     fn boot(&self, disks: &[Disk]) -> Result<Outcome, String> {
-        let mut words = vec![format!("{}={}", option::SEED, self.seed)];
+        let mut words = vec![format!("{}={}", option::SEED, self.setting.seed)];
         for extent in &self.base.extents {
             let (offset, bytes) = (extent.offset, extent.bytes);
             words.push(format!("{}={offset}+{bytes}", option::EXTENT));
         }
-        let boot = Boot {
-            qemu: self.qemu,
-            machine: self.machine,
-            kernel: self.kernel,
-            disks,
-            cmdline: &words.join(" "),
-            counts_instructions: false,
-            timeout: TIMEOUT,
-            verbose: self.verbose,
-        };
-        boot.run()
+        let cmdline = words.join(" ");
+        self.setting.boot(disks, &cmdline, TIMEOUT).run()
     }
 }
 

@@ -24,6 +24,13 @@ pub(crate) struct Report {
     pub(crate) in_flight_max: u64,
 }
 
+/// The number in the word `NAME=NUMBER` of a line that the kernel printed.
+pub(crate) fn number(line: &str, name: &str) -> Option<u64> {
+    line.split_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        .and_then(|value| value.parse().ok())
+}
+
 impl Report {
     /// Finds the report in what the kernel printed.
     ///
@@ -36,10 +43,7 @@ impl Report {
             .find_map(|line| line.strip_prefix(REPORT))
             .ok_or("the kernel did not report what it did")?;
         let value = |name: &str| {
-            line.split_whitespace()
-                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-                .and_then(|value| value.parse::<u64>().ok())
-                .ok_or_else(|| format!("the kernel's report has no {name}"))
+            number(line, name).ok_or_else(|| format!("the kernel's report has no {name}"))
         };
         Ok(Report {
             files_checked: value("files_checked")?,
