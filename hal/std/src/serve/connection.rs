@@ -69,8 +69,6 @@ pub(super) struct Connection {
     /// Bytes of data that they hold.
     bytes: usize,
     spares: Vec<AlignedBuffer>,
-    /// Whether the socket may have something to read.
-    readable: bool,
 }
 
 impl Connection {
@@ -85,7 +83,6 @@ impl Connection {
             in_flight: 0,
             bytes: 0,
             spares: Vec::new(),
-            readable: true,
         };
         connection.talk(Handshake::greeting().to_vec());
         connection
@@ -147,7 +144,7 @@ impl Connection {
 
     /// There is something to read.
     pub(super) fn set_readable(&mut self) {
-        self.readable = true;
+        self.stream.set_readable();
     }
 
     /// Something of the handshake: not a reply to a request.
@@ -202,9 +199,6 @@ impl Connection {
 
     /// Reads more. False if nothing is there now.
     fn fill(&mut self) -> io::Result<bool> {
-        if !self.readable {
-            return Ok(false);
-        }
         // The data of a write go where they belong, unless only a few are left.
         if let State::Requests {
             stage: Stage::Payload { wanted, filled },
@@ -215,14 +209,10 @@ impl Connection {
         {
             let target = buffer.get_mut(*filled..).unwrap_or(&mut []);
             let count = self.stream.receive(target)?;
-            // Less than there was room for: that was all.
-            self.readable = count == Some(target.len());
             *filled += count.unwrap_or(0);
             return progress(count);
         }
-        let received = self.input.receive(&mut self.stream);
-        self.readable = matches!(received, Ok((_, true)));
-        received.and_then(|(count, _)| progress(count))
+        progress(self.input.receive(&mut self.stream)?)
     }
 
     fn shake_hands(&mut self, exports: &[Export<'_>]) -> Next {

@@ -49,16 +49,14 @@ impl Input {
         count
     }
 
-    /// Reads more. Returns how much, as [`Stream::receive`] does, and whether there may be more yet.
-    pub(super) fn receive(&mut self, stream: &mut Stream) -> io::Result<(Option<usize>, bool)> {
+    /// Reads more, as [`Stream::receive`] does.
+    pub(super) fn receive(&mut self, stream: &mut Stream) -> io::Result<Option<usize>> {
         self.bytes.copy_within(self.used..self.filled, 0);
         self.filled -= self.used;
         self.used = 0;
         let room = self.bytes.get_mut(self.filled..).unwrap_or(&mut []);
-        let len = room.len();
         let count = stream.receive(room)?;
         self.filled += count.unwrap_or(0);
-        // Less than there was room for: that was all.
-        Ok((count, count == Some(len)))
+        Ok(count)
     }
 }
