@@ -174,7 +174,7 @@ impl FileDevice {
     /// Carries out everything submitted, waits for it and gives all completions that were not
     /// polled, so that the memory they carry can go home.
     pub fn close(mut self) -> OpQueue {
-        self.hand_over();
+        self.notify();
         self.backend.stop();
         let mut all = core::mem::take(&mut self.done);
         let mut rest = self.backend.collect();
@@ -182,15 +182,6 @@ impl FileDevice {
             all.push_back(op);
         }
         all
-    }
-
-    fn hand_over(&mut self) {
-        if self.at_once {
-            self.carry_out_short();
-        }
-        if !self.staged.is_empty() {
-            self.backend.hand_over(&mut self.staged);
-        }
     }
 
     /// A file in memory has nothing to wait for: copying a few pages takes less than another thread
@@ -249,7 +240,12 @@ impl BlockDevice for FileDevice {
     }
 
     fn notify(&mut self) {
-        self.hand_over();
+        if self.at_once {
+            self.carry_out_short();
+        }
+        if !self.staged.is_empty() {
+            self.backend.hand_over(&mut self.staged);
+        }
     }
 
     fn poll(&mut self, _now: Instant) -> Option<Op> {
@@ -278,7 +274,7 @@ impl Drop for FileDevice {
     /// Carries out what was submitted and waits until nobody uses lent memory any more, then
     /// leaks what was not polled.
     fn drop(&mut self) {
-        self.hand_over();
+        self.notify();
         self.backend.stop();
     }
 }

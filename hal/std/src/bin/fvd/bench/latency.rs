@@ -29,7 +29,7 @@ const WRITES: Job = Job {
 pub(super) const VALUES: [(&str, &str); 2] = [("-p50", ": median"), ("-p99", ": 99th percentile")];
 
 /// An arm that has nothing else to do, and the same under load.
-const IDLE: [(Arm, Arm); 4] = [
+static IDLE: [(Arm, Arm); 4] = [
     (idle("raw idle", RAW), RAW),
     (idle("fvd idle", TABLE), TABLE),
     (idle("fvd --table off idle", NO_TABLE), NO_TABLE),
@@ -52,9 +52,9 @@ const fn idle(name: &'static str, arm: Arm) -> Arm {
 }
 
 /// The arm that does the same under load, if `arm` is idle.
-pub(super) fn under_load(arm: &Arm) -> Option<&'static str> {
+pub(super) fn under_load(arm: &Arm) -> Option<&'static Arm> {
     let pair = IDLE.iter().find(|(idle, _)| idle == arm);
-    pair.map(|(_, loaded)| loaded.name)
+    pair.map(|(_, loaded)| loaded)
 }
 
 /// Nothing: the images are kept by the bench.
@@ -66,8 +66,8 @@ impl Measure for Session {
         let ground = &bench.ground;
         let loaded = under_load(arm);
         let area_bytes = READ_BYTES.min(bench.scale.written_bytes);
-        let name = format!("latency_{}.image", loaded.unwrap_or(arm.name));
-        let image = bench.keep(ground.path(&name.replace(' ', "_")), |image| {
+        let name = format!("latency_{}.image", loaded.unwrap_or(arm).file_name());
+        let image = bench.keep(ground.path(&name), |image| {
             let shape = Shape {
                 bytes: DISK_BYTES,
                 journal_bytes: Some(JOURNAL_BYTES),

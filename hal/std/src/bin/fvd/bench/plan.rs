@@ -135,7 +135,7 @@ impl Plan {
                 let is_format = arm.format != Format::Raw;
                 (arm.front == Front::Qemu && is_format).then_some(QEMU_RAW.name)
             }
-            What::Latency => latency::under_load(arm),
+            What::Latency => latency::under_load(arm).map(|arm| arm.name),
             _ => None,
         }
     }
